@@ -1,0 +1,280 @@
+"""Decide whether an answer equals the gold; runs inside a worker process, for it may hang or eat memory.
+
+In: the raw gold and answer. Out: `(outcome, reason)`. Our own reader comes first; the libraries are asked only where it
+cannot read a side or cannot tell, and never about prose whose words they would pass over.
+"""
+
+import re
+from collections.abc import Callable
+
+from mpmath import mp
+
+from stratos_jax.grading import math_words
+from stratos_jax.grading.config import MathConfig
+from stratos_jax.grading.math_eval import DIGITS
+from stratos_jax.grading.math_lex import Unreadable, clean, tokenize
+from stratos_jax.grading.math_normal import items_of
+from stratos_jax.grading.math_parse import Parser
+from stratos_jax.grading.math_phrases import rewrite
+from stratos_jax.grading.math_same import Context
+from stratos_jax.grading.math_shapes import same_answer
+from stratos_jax.grading.math_tree import Node, has
+
+ROUGH = re.compile(
+    r"\b(?:approximat|nearest|decimal place|significant (?:figure|digit)|to (?:two|three|four|\d) decimal|rounded?)",
+    re.I,
+)
+CHOICE = re.compile(r"(?:\(\s*(?P<a>[A-Z])\s*\)|(?P<b>[A-Z])\)?)(?:[.:,]?\s+.*|[.:,])?", re.S)
+EXCEPT = re.compile(
+    r"(?:x\s+(?:is|in|can be)\s+)?(?:all|any)\s+real(?:s|\s+numbers?|\s+values?)?(?:\s+[a-z])?,?\s+"
+    r"(?:except(?:\s+for)?|other\s+than|excluding|but\s+not)\s+(?:[a-z]\s*=\s*)?(.+)"
+)
+BASED = re.compile(r"\(?([0-9][0-9A-Fa-f]*)\)?_\(?(\d{1,2}|[a-z]+)\)?", re.I)
+NONE = re.compile(
+    r"(?:there\s+(?:is|are|exists?)\s+)?no\s+(?:such\s+)?(?:real\s+|integer\s+|positive\s+|other\s+)*"
+    r"(?:solutions?|values?|numbers?|functions?|integers?|pairs?|triples?|roots?|[a-z])(?:\s+of\s+[a-z])?(?:\s+exists?)?"
+)
+PARITY = re.compile(r"(?:all|any|every)\s+(odd|even)\s+[a-z]|[a-z]\s+(?:is|must be)\s+(odd|even)")
+TIME = re.compile(r"(\d{1,2})\s*:\s*(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I)
+CLOCK = re.compile(r"\b(?:what time|o'clock|a\.m\.|p\.m\.|clock|[AP]M)\b|\b[ap]\.m\.", re.I)
+SAME_WORD = {"converges": "convergent", "converge": "convergent", "diverges": "divergent", "diverge": "divergent"}
+CLASS_NOUNS = {"triangle", "series", "sequence", "player", "both", "figure", "curve", "color", "colour"}
+MAX_NAME_WORDS = 3  # a name or a short phrase; longer prose that differs may still mean the same
+Decision = tuple[str, str]
+
+
+def decide(
+    gold: str,
+    answer: str,
+    problem: str,
+    precision: float | list[float] | None,
+    config: MathConfig,
+    loading: Callable[[bool], None],
+) -> Decision:
+    """Fixed spellings, then our own reader, then math-verify."""
+    left, right = clean(gold), clean(answer)
+    if squeeze(left) == squeeze(right):
+        return "right", "math.spelling"
+    if same_tokens(left, right):
+        return "right", "math.spelling"
+    by_words = same_words(left, right)
+    if by_words is None:
+        by_words = same_time(left, right, problem)
+    if by_words is not None:
+        return ("right", "math.words") if by_words else ("wrong", "math.different")
+    with mp.workdps(DIGITS):
+        if precision is not None:
+            return within(left, right, precision)
+        context = Context(config, problem, bool(ROUGH.search(problem)) or "approx" in left, "approx" in right)
+        golds, answers = readings(left), readings(right)
+        told = False
+        for gold_tree, answer_tree in pairs(golds, answers):
+            try:
+                same = same_answer(gold_tree, answer_tree, context)
+            except Unreadable:
+                continue
+            if same:
+                return "right", "math.tree"
+            told = told or same is False
+    if told:
+        return "wrong", "math.different"
+    if not config.use_math_verify or not safe_for_library(left, right, golds, answers):
+        if far_apart(left, right, golds) or far_apart(right, left, answers):
+            return "wrong", "math.different"
+        return "unknown", "unknown.answer_unreadable" if golds else "unknown.gold_unreadable"
+    return ask_math_verify(gold, answer, loading)
+
+
+def readings(text: str) -> list[Node]:
+    """The trees that a text may stand for: 1,234 as a number or a list, 1/2x as (1/2)x or 1/(2x)."""
+    words = phrase(text)
+    if words in math_words.PHRASE_OF:
+        return [Node("special", value=math_words.PHRASE_OF[words])]
+    if NONE.fullmatch(bare(text).lower().strip(" .")):
+        return [Node("special", value="EMPTY")]
+    if parity := PARITY.fullmatch(bare(text).lower().strip(" .")):
+        return [Node("special", value="EVENS" if "even" in parity.group() else "ODDS")]
+    if excluded := EXCEPT.fullmatch(bare(text)):
+        text = rf"\mathbb{{R}}\setminus\{{{excluded.group(1)}\}}"
+    if based := BASED.fullmatch(bare(text).replace(" ", "")):
+        base = int(based.group(2)) if based.group(2).isdigit() else math_words.BASES.get(based.group(2).lower())
+        if base and 2 <= base <= 36:
+            return [Node("base", value=(based.group(1).upper(), base))]
+    trees: list[Node] = []
+    for thousands in (True, False):
+        try:
+            tokens = rewrite(tokenize(text, thousands=thousands))
+            parser = Parser(tokens)
+            tree = parser.parse()
+            found = [tree]
+            if parser.ambiguous:
+                found.append(Parser(tokens, tight=True).parse())
+        except (Unreadable, RecursionError):
+            continue
+        trees += [t for t in found if t not in trees]
+    return trees
+
+
+def pairs(golds: list[Node], answers: list[Node]) -> list[tuple[Node, Node]]:
+    """Every reading of the gold with every reading of the answer; the plain ones first."""
+    return [(g, a) for g in golds for a in answers]
+
+
+def squeeze(text: str) -> str:
+    """A text without spaces, braces around single letters, and sizes of brackets."""
+    text = re.sub(r"\\(?:left|right|displaystyle|,|;|!|quad)(?![A-Za-z])|\s|~", "", text)
+    return re.sub(r"\\[dt]frac", r"\\frac", text)
+
+
+def same_tokens(gold: str, answer: str) -> bool:
+    """Two spellings of one row of tokens: \\land and \\wedge, \\dfrac and \\frac."""
+    try:
+        rows = [[(t.kind, t.text, t.value) for t in tokenize(s, thousands=True)] for s in (gold, answer)]
+    except Unreadable:
+        return False
+    return bool(rows[0]) and rows[0] == rows[1]
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def same_words(gold: str, answer: str) -> bool | None:
+    """Two answers that are words, or fixed phrases; a choice letter with or without its text."""
+    if re.search(r"\\text(?:bf|rm)?\s*\{\s*\(?[A-Z]\)?\s*\}", gold) and (letter := CHOICE.fullmatch(bare(gold))):
+        match = CHOICE.fullmatch(bare(answer))
+        return (match["a"] or match["b"]) == (letter["a"] or letter["b"]) if match else None
+    if any(p.fullmatch(bare(t).lower().strip(" .")) for p in (NONE, PARITY) for t in (gold, answer)):
+        return None
+    left, right = phrase(gold), phrase(answer)
+    if left is None or right is None:
+        return None
+    if left == right:
+        return True
+    names = [math_words.PHRASE_OF.get(p) for p in (left, right)]
+    if any(names):
+        if names[0] == names[1]:
+            return True
+        return False if all(names) or {"YES", "NO", "TRUE", "FALSE"} & set(names) else None
+    contents = _content(left), _content(right)
+    if contents[0] == contents[1]:
+        return True
+    return False if max(map(len, contents)) <= MAX_NAME_WORDS else None
+
+
+def same_time(gold: str, answer: str, problem: str) -> bool | None:
+    """Two times of day, where a side or the problem says that they are times."""
+    left, right = TIME.fullmatch(bare(gold)), TIME.fullmatch(bare(answer))
+    if not left or not right:
+        return None
+    halves = [m.group(3).lower() if m.group(3) else "" for m in (left, right)]
+    if not any(halves) and not CLOCK.search(problem):
+        return None
+    same_half = halves[0] == halves[1] or not all(halves)
+    return same_half and all(int(left.group(i)) == int(right.group(i)) for i in (1, 2))
+
+
+def bare(text: str) -> str:
+    """The text without LaTeX around it."""
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|textit|textrm|mbox|emph|boxed)(?![A-Za-z])", "", text)
+    return re.sub(r"[{}$*`\"]|\\(?=\s)|\\[,;!]", "", text).replace("~", " ").strip()
+
+
+def phrase(text: str) -> str | None:
+    """Lower-case words, if the text is nothing but words."""
+    words = bare(text).strip(" .,;:!?")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z'\-]*(?:[\s,]+[A-Za-z][A-Za-z'\-]*)*", words):
+        return None
+    words = re.sub(r"[\s,]+", " ", words).lower()
+    if words in math_words.PHRASE_OF:
+        return words
+    if len(words) < 2 or math_words.number_words(words.split()) is not None:
+        return None
+    if " " not in words and not re.search("[aeiouy]", words):
+        return None
+    text_mode = "\\text" in text or "\\mbox" in text or " " in words
+    return words if text_mode or len(words) >= 3 else None
+
+
+def _content(words: str) -> list[str]:
+    """The words that carry meaning; `not` and its kind always stay."""
+    dropped = {"the", "a", "an", "is", "are", "it", "will", "wins", "win", "due", "function", "answer", "s"}
+    kept = {SAME_WORD.get(w, math_words.stem(w)) for w in words.split() if w not in dropped}
+    return sorted(kept - CLASS_NOUNS or kept)
+
+
+def safe_for_library(gold: str, answer: str, golds: list[Node], answers: list[Node]) -> bool:
+    """No words that math-verify would skip, and no shape that it is known to misjudge."""
+    for text in (gold, answer):
+        if "dots" in text or "..." in text:
+            return False
+        spoken = " ".join(re.findall(r"\\(?:text|mbox|textbf|textrm|textit)\s*\{([^}]*)\}", text))
+        spoken += " " + " ".join(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", " ", text)))
+        if any(w in math_words.DANGER or len(w) > 3 and w not in math_words.FUNCTIONS for w in spoken.lower().split()):
+            return False
+    return not any(has(tree, "rel", "list", "cong", "words", "given", "unit", "noun") for tree in (*golds, *answers))
+
+
+def far_apart(number: str, text: str, trees: list[Node]) -> bool:
+    """One side is a plain number, and the other is a text that we cannot read but that never names it."""
+    value = re.sub(r"[^\d.]", "", number)
+    plain = len(trees) > 0 and re.fullmatch(r"[-+\s\d.,\x01\x02]+", number) is not None
+    if not plain or not value:
+        return False
+    words = {w.lower() for w in re.findall("[A-Za-z]+", bare(text))}
+    return value not in re.sub(r"[^\d.]", " ", text).split() and not words & (math_words.NUMBERS.keys() | {"infinity"})
+
+
+# --- declared precision ---------------------------------------------------------------------------------------------
+
+
+def within(gold: str, answer: str, precision: float | list[float]) -> Decision:
+    """Numbers that differ by no more than the tolerance that the record declares, in order or in some order."""
+    from stratos_jax.grading.math_eval import Env, evaluate
+
+    for gold_tree in readings(gold):
+        for answer_tree in readings(answer):
+            left, right = items_of(gold_tree), items_of(answer_tree)
+            if not left or not right or len(left) != len(right):
+                continue
+            limits = precision if isinstance(precision, list) else [precision] * len(left)
+            values = [[evaluate(n, Env({})) for n in items] for items in (left, right)]
+            if len(limits) == len(left) and _matched(values[0], values[1], [float(x) for x in limits]):
+                return "right", "math.precision"
+            return "wrong", "math.different"
+    return "unknown", "unknown.unreadable"
+
+
+def _matched(left: list, right: list, limits: list[float]) -> bool:
+    """Every gold has its own answer within its own limit."""
+    if not left:
+        return True
+    for index, value in enumerate(right):
+        near = abs(left[0] - value) <= limits[0] * (1 + 1e-9)
+        if near and _matched(left[1:], right[:index] + right[index + 1 :], limits[1:]):
+            return True
+    return False
+
+
+# --- the library ----------------------------------------------------------------------------------------------------
+
+
+def ask_math_verify(gold: str, answer: str, loading: Callable[[bool], None]) -> Decision:
+    """What math-verify says; a gold that it cannot read is `unknown`."""
+    import sys
+
+    if "math_verify" not in sys.modules:
+        loading(False)
+        import math_verify
+
+        math_verify.parse(r"$\frac{1}{2}+x^{2}$", parsing_timeout=None)  # builds its tables, which takes a second  # pyright: ignore[reportArgumentType]
+        loading(True)
+    from math_verify import parse, verify
+
+    gold_parsed = parse(f"${gold.strip(' $')}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    if not gold_parsed:
+        return "unknown", "unknown.gold_unreadable"
+    answer_parsed = parse(f"${answer.strip(' $')}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    if not answer_parsed:
+        return "wrong", "math.unreadable_answer"
+    same = verify(gold_parsed, answer_parsed, timeout_seconds=None)
+    return ("right", "math.math_verify") if same else ("wrong", "math.different")

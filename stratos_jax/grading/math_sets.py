@@ -1,0 +1,385 @@
+"""Sets of reals: intervals, inequalities, unions, set-builders, finite sets; and relations of several variables.
+
+In: two trees. Out: True, False, or None where a tree is not a set of reals. A set is a membership test with its
+critical points (endpoints and elements); two sets are equal if the tests agree on the critical points of both, between
+them and beyond them, which decides open against closed as well.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from mpmath import mp
+
+from stratos_jax.grading.math_eval import Env, Matrix, evaluate, holds, same_number
+from stratos_jax.grading.math_exact import Huge, Undefined
+from stratos_jax.grading.math_lex import Unreadable
+from stratos_jax.grading.math_same import Context, real_points, same_value
+from stratos_jax.grading.math_tree import Node, symbols
+
+ORDERED = frozenset(("<", ">", "<=", ">=", "!="))
+PROBES = (
+    -97.3,
+    -31.7,
+    -7.3,
+    -2.9,
+    -1.1,
+    -0.6,
+    -0.23,
+    0.0,
+    0.19,
+    0.55,
+    1.2,
+    1.9,
+    3.3,
+    8.1,
+    29.9,
+    103.7,
+    -3,
+    -2,
+    -1,
+    1,
+    2,
+    3,
+)
+HALF_LINES = {"POSITIVE_REALS": ">", "NEGATIVE_REALS": "<", "NONNEGATIVE_REALS": ">="}
+WHOLE = {"INTEGERS": None, "NATURALS": 1, "NONNEGATIVE_INTEGERS": 0}
+ERRORS = (Undefined, Huge, ZeroDivisionError, ValueError, OverflowError)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reals:
+    """A set of reals whose bounds may hold other symbols."""
+
+    name: str | None  # of the variable, if it was named
+    member: Callable[[Any, Env], bool]
+    bounds: tuple[Node, ...]  # critical points
+    curves: tuple[tuple[Node, str], ...] = ()  # expressions whose zeros are critical points
+
+
+def as_reals(node: Node) -> Reals | None:
+    """The set that a tree describes, or None."""
+    if node.op == "paren":
+        return as_reals(node.args[0])
+    if node.op == "tuple" and len(node.args) == 2:
+        return _interval(node)
+    if node.op == "special":
+        return _special(node.value)
+    if node.op == "set":
+        return _finite(node)
+    if node.op in ("union", "inter", "diff"):
+        return _combine(node.op, [_operand(arg) for arg in node.args])
+    if node.op == "rel":
+        return _relation(node)
+    if node.op == "given":
+        return _all_of(list(node.args))
+    if node.op == "builder":
+        return _builder(node)
+    if node.op == "list":
+        return _list(node)
+    return None
+
+
+def _operand(node: Node) -> Reals | None:
+    return as_reals(node)
+
+
+def _interval(node: Node) -> Reals | None:
+    low, high = node.args
+    if any(n.op in ("tuple", "rel", "words", "list", "set") for n in node.args):
+        return None
+    left, right = node.value
+
+    def member(x: Any, env: Env) -> bool:
+        above = low_open = _minus_infinity(low)
+        if not low_open:
+            bound = _real(low, env)
+            above = x > bound and not same_number(x, bound) or (left == "[" and same_number(x, bound))
+        if not above:
+            return False
+        if high.op == "infty":
+            return True
+        bound = _real(high, env)
+        return x < bound and not same_number(x, bound) or (right == "]" and same_number(x, bound))
+
+    return Reals(None, member, tuple(n for n in node.args if not _infinite(n)))
+
+
+def _minus_infinity(node: Node) -> bool:
+    return node.op == "neg" and node.args[0].op == "infty"
+
+
+def _infinite(node: Node) -> bool:
+    return node.op == "infty" or _minus_infinity(node)
+
+
+def _real(node: Node, env: Env) -> Any:
+    value = evaluate(node, env)
+    if isinstance(value, Matrix) or abs(mp.im(value)) > 1e-25:
+        raise Undefined("not real")
+    return mp.re(value)
+
+
+def _special(name: str) -> Reals | None:
+    zero = Node("num", value=(Fraction(0), None))
+    if name == "REALS":
+        return Reals(None, lambda x, env: True, ())
+    if name == "EMPTY":
+        return Reals(None, lambda x, env: False, ())
+    if name in HALF_LINES:
+        op = HALF_LINES[name]
+        return Reals(None, lambda x, env: x > 0 if op == ">" else x < 0 if op == "<" else x >= 0, (zero,))
+    if name in WHOLE:
+        least = WHOLE[name]
+        ends = tuple(Node("num", value=(Fraction(n), None)) for n in range(-3, 8))
+        return Reals(
+            None, lambda x, env: same_number(x, mp.nint(x)) and (least is None or mp.nint(x) >= least), ends
+        )  # fmt: skip
+    return None
+
+
+def _finite(node: Node) -> Reals | None:
+    if any(n.op in ("tuple", "rel", "words", "list", "set", "special", "ldots") for n in node.args):
+        return None
+    return Reals(None, lambda x, env: any(same_number(x, _real(n, env)) for n in node.args), node.args)
+
+
+def _combine(op: str, parts: list[Reals | None]) -> Reals | None:
+    known = [p for p in parts if p is not None]
+    names = {p.name for p in known if p.name}
+    if len(known) != len(parts) or len(names) > 1:
+        return None
+    first, rest = known[0], known[1:]
+    tests: dict[str, Callable[[Any, Env], bool]] = {
+        "union": lambda x, env: any(p.member(x, env) for p in known),
+        "inter": lambda x, env: all(p.member(x, env) for p in known),
+        "diff": lambda x, env: first.member(x, env) and not any(p.member(x, env) for p in rest),
+    }
+    bounds = tuple(b for p in known for b in p.bounds)
+    return Reals(next(iter(names), None), tests[op], bounds, tuple(c for p in known for c in p.curves))
+
+
+def _relation(node: Node) -> Reals | None:
+    if node.value in (("in",), ("notin",)):
+        inner = as_reals(node.args[1])
+        if inner is None or node.args[0].op != "sym":
+            return None
+        if node.value == ("in",):
+            return Reals(node.args[0].value, inner.member, inner.bounds)
+        return Reals(node.args[0].value, lambda x, env: not inner.member(x, env), inner.bounds)
+    if not set(node.value) <= ORDERED and node.value != ("=",):
+        return None
+    calls = {arg for arg in node.args if arg.op == "call"}
+    if len(calls) == 1:  # the range of f(x) is a set of reals as well
+        node = Node("rel", tuple(Node("sym", value="_f") if a in calls else a for a in node.args), node.value)
+    if any(arg.op in ("missing", "words", "tuple", "special", "set") for arg in node.args):
+        return None
+    node = Node("rel", tuple(Node("num", value=(Fraction(10**9), None)) if a.op == "infty" else
+                             Node("num", value=(Fraction(-(10**9)), None)) if _minus_infinity(a) else a
+                             for a in node.args), node.value)  # fmt: skip
+    name = _variable(node)
+    if name is None:
+        return None
+
+    def member(x: Any, env: Env) -> bool:
+        return holds(node, dataclasses.replace(env, values={**env.values, name: x}))
+
+    shown = None if name == "_f" else name
+    if all(arg == Node("sym", value=name) or name not in symbols(arg) for arg in node.args):
+        return Reals(shown, member, tuple(arg for arg in node.args if name not in symbols(arg)))
+    curves = tuple((_difference(Node("rel", pair)), name) for pair in zip(node.args, node.args[1:]))
+    return Reals(shown, member, (), curves)
+
+
+def _variable(node: Node) -> str | None:
+    names = symbols(node)
+    if len(names) == 1:
+        return next(iter(names))
+    alone = [arg.value for arg in node.args if arg.op == "sym" and arg.value in names]
+    if len(names) > 1 and len(alone) == 1 and len(node.args) == 3:
+        middle = node.args[1]
+        return middle.value if middle.op == "sym" else None
+    return None
+
+
+def _all_of(nodes: list[Node]) -> Reals | None:
+    """A set under conditions that are themselves about its variable."""
+    parts = [as_reals(node) for node in nodes]
+    if parts[0] is None:
+        return None
+    return _combine("inter", parts)
+
+
+def _builder(node: Node) -> Reals | None:
+    head, conditions = node.args[0], list(node.args[1:])
+    if head.op == "rel" and head.value == ("in",):
+        conditions.insert(0, head)
+        head = head.args[0]
+    if head.op != "sym":
+        return None
+    found = _combine("inter", [as_reals(c) for c in conditions]) if conditions else None
+    return dataclasses.replace(found, name=None) if found and found.name in (head.value, None) else None
+
+
+def _list(node: Node) -> Reals | None:
+    head = node.args[0]
+    if head.op == "rel" and head.value == ("!=",) and all(not symbols(a) and a.op != "rel" for a in node.args[1:]):
+        node = Node("list", (head, *(Node("rel", (head.args[0], a), ("!=",)) for a in node.args[1:])), "and")
+    parts = [as_reals(arg) for arg in node.args]
+    if any(arg.op not in ("rel", "union", "tuple", "special", "set") for arg in node.args):
+        return None
+    if not any(arg.op in ("rel", "union") for arg in node.args):
+        return None
+    if all(arg.op == "rel" and arg.value == ("=",) for arg in node.args):
+        return None
+    if node.value == "or":
+        return _combine("union", parts)
+    both = _combine("inter", parts)
+    if both is None or any(True for env in _environments(both) for x in _points([both], env) if _inside(both, x, env)):
+        return both
+    return _combine("union", parts)  # "x < 1, x > 10" means either
+
+
+def _inside(reals: Reals, x: Any, env: Env) -> bool:
+    try:
+        return bool(reals.member(x, env))
+    except ERRORS:
+        return False
+
+
+def _environments(*sets: Reals) -> Iterator[Env]:
+    names = sorted(
+        frozenset().union(
+            *(symbols(b) for s in sets for b in s.bounds), *(symbols(c) - {name} for s in sets for c, name in s.curves)
+        )
+    )
+    for values in real_points(names):
+        yield Env(values)
+        if not names:
+            return
+
+
+def _points(sets: list[Reals], env: Env) -> list[Any]:
+    critical = [root for s in sets for curve, name in s.curves for root in _roots(curve, name, dict(env.values))]
+    for bound in (b for s in sets for b in s.bounds):
+        try:
+            critical.append(_real(bound, env))
+        except ERRORS:
+            continue
+    critical = sorted(critical)
+    between = [(a + b) / 2 for a, b in zip(critical, critical[1:])]
+    edges = [critical[0] - 1, critical[-1] + 1] if critical else []
+    return critical + between + edges + [mp.mpf(p) for p in PROBES]
+
+
+def same_reals(gold: Node, answer: Node) -> bool | None:
+    """Whether two trees describe the same set of reals; None if one of them describes none."""
+    try:
+        left, right = as_reals(gold), as_reals(answer)
+        if left is None or right is None:
+            return None
+        if left.name and right.name and left.name != right.name:
+            return False
+        for env in _environments(left, right):
+            if any(_inside(left, x, env) != _inside(right, x, env) for x in _points([left, right], env)):
+                return False
+        return True
+    except Unreadable:
+        return None
+
+
+# --- relations of several variables ---------------------------------------------------------------------------------
+
+
+def same_inequality(gold: Node, answer: Node, context: Context) -> bool | None:
+    """a + b > c against c - a < b; chains side by side."""
+    left, right = _ascending(gold), _ascending(answer)
+    if left is None or right is None or left.value != right.value:
+        return None if left is None or right is None else False
+    if len(left.args) == 2:
+        ratio = constant_ratio(_difference(left), _difference(right))
+        return ratio is not None and ratio > 0
+    return all(same_value(a, b, context) for a, b in zip(left.args, right.args))
+
+
+def _ascending(node: Node) -> Node | None:
+    if node.op != "rel" or not set(node.value) <= {"<", ">", "<=", ">="}:
+        return None
+    if set(node.value) <= {"<", "<="}:
+        return node
+    if set(node.value) <= {">", ">="}:
+        return Node("rel", node.args[::-1], tuple(op.replace(">", "<") for op in node.value[::-1]))
+    return None
+
+
+def _difference(node: Node) -> Node:
+    return Node("add", (node.args[0], Node("neg", (node.args[1],))))
+
+
+def constant_ratio(gold: Node, answer: Node) -> Any:
+    """The c with answer = c * gold at every sampled point; None if there is none."""
+    names = sorted(symbols(gold) | symbols(answer))
+    ratios = []
+    for values in real_points(names):
+        try:
+            left, right = _real(gold, Env(values)), _real(answer, Env(values))
+        except ERRORS:
+            continue
+        if abs(left) < 1e-12:
+            continue
+        ratios.append(right / left)
+    if len(ratios) < 4 or not all(same_number(r, ratios[0]) for r in ratios) or abs(ratios[0]) < 1e-15:
+        return None
+    return ratios[0]
+
+
+def same_equation(gold: Node, answer: Node) -> bool:
+    """The same curve: one side is a multiple of the other, or each vanishes where the other does."""
+    left, right = _difference(gold), _difference(answer)
+    names = sorted(symbols(left))
+    if names != sorted(symbols(right)) or not names:
+        return False
+    if constant_ratio(left, right) is not None:
+        return True
+    if len(names) < 2:
+        return False
+    return _vanishes_on(right, left, names) and _vanishes_on(left, right, names)
+
+
+def _vanishes_on(other: Node, curve: Node, names: list[str]) -> bool:
+    """Whether `other` is zero at real points that are found on `curve`."""
+    found = 0
+    for name in names[:2]:
+        for values in list(real_points([n for n in names if n != name]))[:6]:
+            for root in _roots(curve, name, values):
+                try:
+                    if abs(_real(other, Env({**values, name: root}))) > 1e-15:
+                        return False
+                except ERRORS:
+                    continue
+                found += 1
+    return found >= 3
+
+
+def _roots(curve: Node, name: str, values: dict[str, Any]) -> list[Any]:
+    def at(x: Any) -> Any:
+        return _real(curve, Env({**values, name: x}))
+
+    grid: list[tuple[Any, Any]] = []
+    roots = []
+    for step in range(-56, 57, 2):
+        x = mp.sinh(mp.mpf(step) / 8) + mp.mpf("0.00137")
+        try:
+            grid.append((x, at(x)))
+        except ERRORS:
+            continue
+    for (a, fa), (b, fb) in zip(grid, grid[1:]):
+        if fa * fb < 0:
+            try:
+                root = mp.findroot(at, (a, b), solver="anderson", tol=1e-30, maxsteps=60)
+                if abs(at(root)) < 1e-18:
+                    roots.append(root)
+            except ERRORS:
+                continue
+    return roots
