@@ -1,0 +1,1 @@
+"""The decoder network: architecture, parameters, names, attention, forward pass. Importing this loads no jax."""
