@@ -1,0 +1,31 @@
+"""The choice behind `auto`: the more memory, the more is kept."""
+
+import json
+
+import pytest
+from helpers import ROOT
+
+from stratos_jax.model.config import read_architecture
+from stratos_jax.train import remat
+from stratos_jax.types import UserError
+
+GIB = 2**30
+
+
+def choose(gib):
+    arch = read_architecture(json.loads((ROOT / "tests/golden/configs/Qwen2.5-7B-Instruct.json").read_text()))
+    memory = None if gib is None else int(gib * GIB)
+    return remat.choose(arch, tokens=16_384, state_bytes=int(1.4 * GIB), memory_bytes=memory, chunk=1024)
+
+
+def test_more_memory_keeps_more():
+    order = ["offload", *reversed(["none", "dots", "context_qkv", "context", "full"])]
+    chosen = [choose(gib) for gib in (8, 15.75, 31.25, 95, 141)]
+    assert [order.index(name) for name in chosen] == sorted(order.index(name) for name in chosen)
+    assert chosen[0] == "offload" and chosen[-1] in ("dots", "none") and set(chosen) <= remat.POLICIES.keys()
+    assert choose(None) == "full"  # a 7B step on a machine that does not tell
+
+
+def test_a_name_that_is_no_policy_is_refused():
+    with pytest.raises(UserError, match="offload, full, offload_context"):
+        remat.policy("some")
