@@ -31,12 +31,12 @@ print(json.dumps({{"seconds": time.monotonic() - start, "cpu_seconds": used.ru_u
 FROM_HF = """
 from stratos_jax import convert
 from stratos_jax.convert.config import ConvertConfig
-convert.from_hf({source!r}, {target!r}, ConvertConfig(dtype="keep", proof_prompts=0))
+convert.from_hf({source!r}, {target!r}, ConvertConfig(dtype="keep"))
 """
 TO_HF = """
 from stratos_jax import convert
 from stratos_jax.convert.config import ConvertConfig
-convert.to_hf({source!r}, {target!r}, ConvertConfig(dtype="keep", proof_prompts=0))
+convert.to_hf({source!r}, {target!r}, ConvertConfig(dtype="keep"))
 """
 TORCH = """
 import pathlib

@@ -16,6 +16,11 @@ from stratos_jax.types import Json
 Read = Callable[[str], np.ndarray]
 
 
+def version() -> str:
+    """For a report."""
+    return "numpy"
+
+
 def last_hidden(config: Mapping[str, Json], read: Read, embedded_TD: np.ndarray) -> np.ndarray:
     """Hidden states after the last norm, float32[T, D], for one sequence of embedded tokens."""
     eps = config.get("rms_norm_eps") or 1e-6

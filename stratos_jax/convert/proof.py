@@ -2,24 +2,19 @@
 
 In: a step's leaves, an HF folder. Out: how far the two are apart, for the report; an error where it is too far. Prompts
 are long enough (512 tokens) for a wrong rotary table to show. Both sides compute in float32 from the same numbers; the
-other side is `transformers` where it is installed and the model fits into memory, else `numpy_forward`.
-One layer of ours is in memory at a time, and the head is gone through in runs of rows.
+other side is `transformers` where it is installed, else `numpy_forward`.
+One layer is in memory at a time, on either side, and the head is gone through in runs of rows.
 """
 
 import dataclasses
-import importlib.util
-import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from stratos_jax import store
-from stratos_jax.convert import numpy_forward
+from stratos_jax.convert import numpy_forward, torch_forward
 from stratos_jax.convert.config import ConvertConfig
 from stratos_jax.convert.folder import HfFolder
-from stratos_jax.convert.safetensors import Tensor
 from stratos_jax.model.config import Architecture
 from stratos_jax.types import Json, UserError
 
@@ -37,19 +32,22 @@ def compare_logits(read: ReadLeaf, folder: HfFolder, config: ConvertConfig) -> d
     length = min(config.proof_tokens, arch.max_positions)
     rng = np.random.default_rng(SEED)
     tokens_BT = rng.integers(0, arch.vocab_size, (config.proof_prompts, length))
-    reference = _TransformersSide(folder) if _transformers_can(folder) else _NumpySide(folder)
+    reference = torch_forward if torch_forward.installed() else numpy_forward
+    embed = folder.tensors["model.embed_tokens.weight"]
+    their_head = folder.tensors["lm_head.weight"] if not arch.tied_head else embed
+    our_head = ("embed",) if arch.tied_head else ("head",)
     result = Comparison()
     for tokens_T in tokens_BT:
         ours_TD = our_hidden(read, arch, tokens_T)
-        theirs = reference.logits(tokens_T)
-        head = ("embed",) if arch.tied_head else ("head",)
+        embedded_TD = np.concatenate([embed.read(slice(int(token), int(token) + 1)) for token in tokens_T])
+        theirs_TD = reference.last_hidden(folder.config, lambda name: folder.tensors[name].read(), embedded_TD)
         meter = Meter(length)
-        for rows, logits_TR in theirs:
-            head_RD = read(head, slice(*rows)).astype(np.float32)
-            meter.add(ours_TD @ head_RD.T, logits_TR, rows[0])
+        for rows in _runs(their_head.shape):
+            ours_RD, theirs_RD = read(our_head, slice(*rows)), their_head.read(slice(*rows))
+            meter.add(ours_TD @ ours_RD.astype(np.float32).T, theirs_TD @ theirs_RD.astype(np.float32).T, rows[0])
         result = result.merged(meter.result())
     report: dict[str, Json] = {
-        "reference": reference.name,
+        "reference": reference.version(),
         "prompts": config.proof_prompts,
         "tokens": length,
         **dataclasses.asdict(result),
@@ -180,73 +178,10 @@ class _Side:
         return self.top_T + np.log(self.sum_T)
 
 
-class _NumpySide:
-    """The folder under `numpy_forward`."""
-
-    name = "numpy"
-
-    def __init__(self, folder: HfFolder):
-        self._folder = folder
-
-    def logits(self, tokens_T: np.ndarray) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Runs of vocabulary rows and their logits."""
-        tensors = self._folder.tensors
-        embed = tensors["model.embed_tokens.weight"]
-        embedded_TD = np.concatenate([embed.read(slice(int(token), int(token) + 1)) for token in tokens_T])
-        hidden_TD = numpy_forward.last_hidden(self._folder.config, lambda name: tensors[name].read(), embedded_TD)
-        head = tensors.get("lm_head.weight", embed)
-        for rows in _runs(head.shape):
-            yield rows, hidden_TD @ head.read(slice(*rows)).astype(np.float32).T
-
-
-class _TransformersSide:
-    """The folder as `transformers` loads it."""
-
-    def __init__(self, folder: HfFolder):
-        import torch
-        import transformers
-
-        self.name = f"transformers {transformers.__version__}"
-        before = transformers.utils.logging.get_verbosity()
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            self._model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder.url, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-            ).eval()
-        finally:
-            transformers.utils.logging.set_verbosity(before)
-
-    def logits(self, tokens_T: np.ndarray) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Runs of vocabulary rows and their logits."""
-        import torch
-
-        with torch.no_grad():
-            logits_TV = self._model(torch.from_numpy(tokens_T)[None]).logits[0].numpy()
-        for rows in _runs((logits_TV.shape[1], self._model.config.hidden_size)):
-            yield rows, logits_TV[:, slice(*rows)]
-
-
 def _runs(shape: tuple[int, ...]) -> Iterator[Rows]:
     step = max(1, HEAD_BYTES // (4 * shape[1]))
     for first in range(0, shape[0], step):
         yield first, min(first + step, shape[0])
-
-
-def _transformers_can(folder: HfFolder) -> bool:
-    """Whether it is installed, reads such a place as it is, and half the free memory holds the model in float32."""
-    if not all(isinstance(tensor, Tensor) for tensor in folder.tensors.values()):  # an adapter is merged while reading
-        return False
-    if store.is_remote(folder.url) or not all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
-        return False
-    numbers = sum(tensor.bytes // tensor.dtype.itemsize for tensor in folder.tensors.values())
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fits = 4 * numbers <= free // 2
-    if not fits:
-        logging.getLogger(__name__).info(
-            "transformers would need %.1f GiB: NumPy is the reference", 4 * numbers / 2**30
-        )
-    return fits
 
 
 def settings(folder_config: Mapping[str, Json]) -> dict[str, Json]:

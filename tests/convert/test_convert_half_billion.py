@@ -13,9 +13,7 @@ from stratos_jax.convert.verify import sha256_of
 BOTH_WAYS = """
 import json, resource, sys
 from stratos_jax import convert
-from stratos_jax.convert import proof
 from stratos_jax.convert.config import ConvertConfig
-proof._transformers_can = lambda folder: False  # it would hold the whole model in float32
 config = ConvertConfig(dtype="keep", proof_prompts=1)
 convert.from_hf(sys.argv[1], sys.argv[2], config)
 report = convert.to_hf(sys.argv[2], sys.argv[3], config)
@@ -35,7 +33,8 @@ def test_half_a_billion(tmp_path):
     done = subprocess.run([sys.executable, "-c", BOTH_WAYS, *folders], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report["bytes"] == size and report["round_trip"]["bitwise"] and report["logits"]["reference"] == "numpy"
+    assert report["bytes"] == size and report["round_trip"]["bitwise"]
+    assert report["logits"]["reference"].startswith("transformers")
     assert report["logits"]["max_kl"] < 1e-6 and report["peak_gib"] < 3.0
     files = [sha256_of(str(tmp_path / name / "model.safetensors")) for name in ("hf", "out")]
     assert files[0] == files[1]

@@ -10,7 +10,7 @@ from tiny_models import FAMILIES, tiny_config
 
 from stratos_jax import checkpoint, convert
 from stratos_jax.checkpoint import orbax
-from stratos_jax.convert import export, numpy_forward, proof
+from stratos_jax.convert import export, numpy_forward, proof, torch_forward
 from stratos_jax.convert.config import ConvertConfig
 from stratos_jax.types import UserError
 
@@ -38,7 +38,7 @@ def test_numpy_forward_is_transformers(name):
 
 @pytest.mark.parametrize("reference", ["transformers", "numpy"])
 def test_both_directions_with_proof(tmp_path, monkeypatch, reference):
-    monkeypatch.setattr(proof, "_transformers_can", lambda folder: reference == "transformers")
+    monkeypatch.setattr(torch_forward, "installed", lambda: reference == "transformers")
     monkeypatch.setattr(proof, "HEAD_BYTES", 4 * 112 * 50)  # several runs of the head's rows
     source = write_folder(tmp_path / "hf")
     there = convert.from_hf(source, tmp_path / "ckpt", PROVED)
@@ -73,7 +73,7 @@ def forgotten_bias(monkeypatch):
 
 @pytest.mark.parametrize("bug", [wrong_head_order, wrong_theta, forgotten_bias])
 def test_another_computation_is_refused_and_nothing_is_written(tmp_path, monkeypatch, bug):
-    monkeypatch.setattr(proof, "_transformers_can", lambda folder: False)
+    monkeypatch.setattr(torch_forward, "installed", lambda: False)
     source = write_folder(tmp_path / "hf")
     convert.from_hf(source, tmp_path / "ckpt", KEEP)
     bug(monkeypatch)
