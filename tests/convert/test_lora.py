@@ -37,7 +37,7 @@ def test_merged_and_proved(tmp_path, settings, scale):
     adapter, parts = write_adapter(tmp_path / "adapter", **settings)
     proved = ConvertConfig(dtype="keep", proof_prompts=1)
     report = convert.from_hf(source, tmp_path / "ckpt", proved, lora=adapter)
-    assert report["logits"]["reference"] == "numpy" and report["source"]["adapter"] == str(adapter)
+    assert report["logits"]["reference"].startswith("transformers") and report["source"]["adapter"] == str(adapter)
     convert.to_hf(tmp_path / "ckpt", tmp_path / "out", KEEP)
     out = read_folder(tmp_path / "out")
     for name, tensor in tensors_of(NAME).items():
