@@ -108,6 +108,8 @@ def environment(p: Parser, name: str) -> Node:
     p.conditions = conditions
     rows = [row for row in rows if row]
     if name == "cases":
+        if len(rows) > 1 and all(len(row) == 1 and row[0].op == "rel" for row in rows):
+            return Node("list", tuple(row[0] for row in rows), "and")  # a system
         if any(len(row) < 2 for row in rows):
             raise Unreadable("cases")
         return Node("cases", tuple(Node("case", tuple(row)) for row in rows))

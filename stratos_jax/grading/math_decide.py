@@ -12,34 +12,39 @@ from mpmath import mp
 from stratos_jax.grading import math_words
 from stratos_jax.grading.config import MathConfig
 from stratos_jax.grading.math_eval import DIGITS
+from stratos_jax.grading.math_exact import TooLarge
+from stratos_jax.grading.math_families import named_family
 from stratos_jax.grading.math_lex import Unreadable, clean, tokenize
 from stratos_jax.grading.math_normal import items_of
 from stratos_jax.grading.math_parse import Parser
 from stratos_jax.grading.math_phrases import rewrite
 from stratos_jax.grading.math_same import Context
 from stratos_jax.grading.math_shapes import same_answer
+from stratos_jax.grading.math_text import (
+    NONE,
+    PARITY,
+    bare,
+    phrase,
+    same_choice,
+    same_date,
+    same_letters,
+    same_logic,
+    same_time,
+    same_words,
+)
 from stratos_jax.grading.math_tree import Node, has
 
 ROUGH = re.compile(
     r"\b(?:approximat|nearest|decimal place|significant (?:figure|digit)|to (?:two|three|four|\d) decimal|rounded?)",
     re.I,
 )
-CHOICE = re.compile(r"(?:\(\s*(?P<a>[A-Z])\s*\)|(?P<b>[A-Z])\)?)(?:[.:,]?\s+.*|[.:,])?", re.S)
 EXCEPT = re.compile(
     r"(?:x\s+(?:is|in|can be)\s+)?(?:all|any)\s+real(?:s|\s+numbers?|\s+values?)?(?:\s+[a-z])?,?\s+"
     r"(?:except(?:\s+for)?|other\s+than|excluding|but\s+not)\s+(?:[a-z]\s*=\s*)?(.+)"
 )
+SPAN = re.compile(r"(?:from|between)\s+(\S+)\s+(?:to|and)\s+(\S+?),?\s+(inclusive|exclusive)")
+BRACKETED = re.compile(r"[(\[]\s*-?\d{1,3}(?:,\d{3})+\s*[)\]]")  # a tuple, though it looks like one large number
 BASED = re.compile(r"\(?([0-9][0-9A-Fa-f]*)\)?_\(?(\d{1,2}|[a-z]+)\)?", re.I)
-NONE = re.compile(
-    r"(?:there\s+(?:is|are|exists?)\s+)?no\s+(?:such\s+)?(?:real\s+|integer\s+|positive\s+|other\s+)*"
-    r"(?:solutions?|values?|numbers?|functions?|integers?|pairs?|triples?|roots?|[a-z])(?:\s+of\s+[a-z])?(?:\s+exists?)?"
-)
-PARITY = re.compile(r"(?:all|any|every)\s+(odd|even)\s+[a-z]|[a-z]\s+(?:is|must be)\s+(odd|even)")
-TIME = re.compile(r"(\d{1,2})\s*:\s*(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I)
-CLOCK = re.compile(r"\b(?:what time|o'clock|a\.m\.|p\.m\.|clock|[AP]M)\b|\b[ap]\.m\.", re.I)
-SAME_WORD = {"converges": "convergent", "converge": "convergent", "diverges": "divergent", "diverge": "divergent"}
-CLASS_NOUNS = {"triangle", "series", "sequence", "player", "both", "figure", "curve", "color", "colour"}
-MAX_NAME_WORDS = 3  # a name or a short phrase; longer prose that differs may still mean the same
 Decision = tuple[str, str]
 
 
@@ -57,25 +62,32 @@ def decide(
         return "right", "math.spelling"
     if same_tokens(left, right):
         return "right", "math.spelling"
-    by_words = same_words(left, right)
-    if by_words is None:
-        by_words = same_time(left, right, problem)
-    if by_words is not None:
-        return ("right", "math.words") if by_words else ("wrong", "math.different")
+    by_choice = same_choice(left, right)
+    if isinstance(by_choice, tuple):
+        return decide(*by_choice, problem, precision, config, loading)
+    for by_words in (by_choice, same_letters(left, right), same_words(left, right), same_date(left, right),
+                     same_logic(left, right), same_time(left, right, problem)):  # fmt: skip
+        if by_words is not None:
+            return ("right", "math.words") if by_words else ("wrong", "math.different")
     with mp.workdps(DIGITS):
         if precision is not None:
             return within(left, right, precision)
         context = Context(config, problem, bool(ROUGH.search(problem)) or "approx" in left, "approx" in right)
         golds, answers = readings(left), readings(right)
-        told = False
+        told = too_large = False
         for gold_tree, answer_tree in pairs(golds, answers):
             try:
                 same = same_answer(gold_tree, answer_tree, context)
             except Unreadable:
                 continue
+            except TooLarge:
+                too_large = True
+                continue
             if same:
                 return "right", "math.tree"
             told = told or same is False
+    if too_large:
+        return "unknown", "unknown.too_large"
     if told:
         return "wrong", "math.different"
     if not config.use_math_verify or not safe_for_library(left, right, golds, answers):
@@ -100,8 +112,13 @@ def readings(text: str) -> list[Node]:
         base = int(based.group(2)) if based.group(2).isdigit() else math_words.BASES.get(based.group(2).lower())
         if base and 2 <= base <= 36:
             return [Node("base", value=(based.group(1).upper(), base))]
+    if named := named_family(bare(text)):
+        return [named]
+    if span := SPAN.fullmatch(bare(text)):
+        ends = "()" if span.group(3) == "exclusive" else "[]"
+        text = f"{ends[0]}{span.group(1)},{span.group(2)}{ends[1]}"
     trees: list[Node] = []
-    for thousands in (True, False):
+    for thousands in (False,) if BRACKETED.fullmatch(text) else (True, False):
         try:
             tokens = rewrite(tokenize(text, thousands=thousands))
             parser = Parser(tokens)
@@ -135,71 +152,7 @@ def same_tokens(gold: str, answer: str) -> bool:
     return bool(rows[0]) and rows[0] == rows[1]
 
 
-# --- words ----------------------------------------------------------------------------------------------------------
-
-
-def same_words(gold: str, answer: str) -> bool | None:
-    """Two answers that are words, or fixed phrases; a choice letter with or without its text."""
-    if re.search(r"\\text(?:bf|rm)?\s*\{\s*\(?[A-Z]\)?\s*\}", gold) and (letter := CHOICE.fullmatch(bare(gold))):
-        match = CHOICE.fullmatch(bare(answer))
-        return (match["a"] or match["b"]) == (letter["a"] or letter["b"]) if match else None
-    if any(p.fullmatch(bare(t).lower().strip(" .")) for p in (NONE, PARITY) for t in (gold, answer)):
-        return None
-    left, right = phrase(gold), phrase(answer)
-    if left is None or right is None:
-        return None
-    if left == right:
-        return True
-    names = [math_words.PHRASE_OF.get(p) for p in (left, right)]
-    if any(names):
-        if names[0] == names[1]:
-            return True
-        return False if all(names) or {"YES", "NO", "TRUE", "FALSE"} & set(names) else None
-    contents = _content(left), _content(right)
-    if contents[0] == contents[1]:
-        return True
-    return False if max(map(len, contents)) <= MAX_NAME_WORDS else None
-
-
-def same_time(gold: str, answer: str, problem: str) -> bool | None:
-    """Two times of day, where a side or the problem says that they are times."""
-    left, right = TIME.fullmatch(bare(gold)), TIME.fullmatch(bare(answer))
-    if not left or not right:
-        return None
-    halves = [m.group(3).lower() if m.group(3) else "" for m in (left, right)]
-    if not any(halves) and not CLOCK.search(problem):
-        return None
-    same_half = halves[0] == halves[1] or not all(halves)
-    return same_half and all(int(left.group(i)) == int(right.group(i)) for i in (1, 2))
-
-
-def bare(text: str) -> str:
-    """The text without LaTeX around it."""
-    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|textit|textrm|mbox|emph|boxed)(?![A-Za-z])", "", text)
-    return re.sub(r"[{}$*`\"]|\\(?=\s)|\\[,;!]", "", text).replace("~", " ").strip()
-
-
-def phrase(text: str) -> str | None:
-    """Lower-case words, if the text is nothing but words."""
-    words = bare(text).strip(" .,;:!?")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z'\-]*(?:[\s,]+[A-Za-z][A-Za-z'\-]*)*", words):
-        return None
-    words = re.sub(r"[\s,]+", " ", words).lower()
-    if words in math_words.PHRASE_OF:
-        return words
-    if len(words) < 2 or math_words.number_words(words.split()) is not None:
-        return None
-    if " " not in words and not re.search("[aeiouy]", words):
-        return None
-    text_mode = "\\text" in text or "\\mbox" in text or " " in words
-    return words if text_mode or len(words) >= 3 else None
-
-
-def _content(words: str) -> list[str]:
-    """The words that carry meaning; `not` and its kind always stay."""
-    dropped = {"the", "a", "an", "is", "are", "it", "will", "wins", "win", "due", "function", "answer", "s"}
-    kept = {SAME_WORD.get(w, math_words.stem(w)) for w in words.split() if w not in dropped}
-    return sorted(kept - CLASS_NOUNS or kept)
+# --- what the library may be asked about ---------------------------------------------------------------------------
 
 
 def safe_for_library(gold: str, answer: str, golds: list[Node], answers: list[Node]) -> bool:

@@ -20,6 +20,7 @@ from stratos_jax.grading.math_lex import Unreadable
 from stratos_jax.grading.math_tree import Node, symbols
 
 DIGITS = 40
+ANGLED = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "cis"))
 MAX_LOG2 = mpmath.mpf(10) ** 9  # of a floating one
 MAX_TERMS = 2_000
 
@@ -186,6 +187,8 @@ def _function(node: Node, env: Env) -> Any:
         if isinstance(value, Matrix):
             return _determinant(value)
         return abs(value)
+    if name in ANGLED and env.units == "stripped":  # sin 75 and sin 75 degrees are two numbers
+        env = dataclasses.replace(env, units="physical")
     args = [scalar(arg, env) for arg in node.args]
     if name == "log":
         name = "ln"
@@ -275,6 +278,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "ln": _ln, "lg": lambda x: _ln(x) / mp.log(10), "exp": _exp, "sgn": lambda x: mp.sign(_real(x)),
     "floor": _floor, "ceil": lambda x: -_floor(-x), "factorial": _factorial, "factorial2": _factorial2,
     "gamma": lambda x: _factorial(x - 1), "arg": mp.arg, "Re": mp.re, "Im": mp.im,
+    "conj": mp.conj, "cis": lambda x: mp.expj(_real(x)),
     "binom": lambda n, k: mp.binomial(n, k), "max": lambda *v: max(map(_real, v)), "min": lambda *v: min(map(_real, v)),
     "gcd": lambda *v: mp.mpf(gcd(*map(_whole, v))), "lcm": _lcm,
 }  # fmt: skip

@@ -24,6 +24,10 @@ class Huge(Exception):
     """Too large to be held as a floating number."""
 
 
+class TooLarge(Exception):
+    """Numbers of which we cannot tell whether they differ, for they are too large."""
+
+
 def exact(node: Node) -> Fraction | None:
     """The rational value of a tree without symbols; None if it has none that is cheap to find."""
     if node.op == "num":

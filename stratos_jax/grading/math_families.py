@@ -6,6 +6,7 @@ each element is looked for in the other family, over a wider range of parameters
 
 import dataclasses
 import itertools
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +21,15 @@ PARAMETERS = frozenset("k n m l j t N K p q s".split())
 UNDECLARED = frozenset("k n m l j N K".split())  # letters that are integers beside a period without being said to be
 INNER, OUTER = 7, 45
 DOMAINS = {"INTEGERS": None, "NATURALS": 1, "NONNEGATIVE_INTEGERS": 0}
-NAMED = {"INTEGERS": (1, 0), "EVENS": (2, 0), "ODDS": (2, 1)}
+NAMED = {"INTEGERS": (1, 0, None), "EVENS": (2, 0, None), "ODDS": (2, 1, None), "NATURALS": (1, 1, 0),
+         "NONNEGATIVE_INTEGERS": (1, 0, 0)}  # fmt: skip
+ALL_OF = (
+    r"(?:[a-z] (?:is|are|must be) )?(?:all |any |every |a |the )?(?:integers? |numbers? )?"
+    r"(?:[a-z] )?(?:that are |which are )?"
+)
+MULTIPLES = re.compile(ALL_OF + r"(?:multiples? of|divisible by) \$?(\d+)")
+POWERS = re.compile(ALL_OF + r"(?:(?:non-?negative )?integer )?powers? of (\d{1,3})")
+SQUARES = re.compile(ALL_OF + r"(?:a )?perfect (square|cube)s?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +46,20 @@ def number(value: int) -> Node:
     return Node("num", value=(Fraction(value), None))
 
 
+def named_family(text: str) -> Node | None:
+    """Multiples of 3, numbers divisible by 3; powers of 2; perfect squares."""
+    text = " ".join(text.lower().strip(" .").split())
+    if found := MULTIPLES.fullmatch(text):
+        return Node("cong", (Node("missing"), number(0), number(int(found.group(1)))))
+    index = Node("sym", value="_k")
+    least = Node("rel", (index, number(0)), (">=",))
+    if found := POWERS.fullmatch(text):
+        return Node("given", (Node("pow", (number(int(found.group(1))), index)), least))
+    if found := SQUARES.fullmatch(text):
+        return Node("given", (Node("pow", (index, number(2 if found.group(1) == "square" else 3))), least))
+    return None
+
+
 def families(node: Node) -> list[Family] | None:
     """The families whose union a tree describes; None if it describes something else."""
     conditions: tuple[Node, ...] = ()
@@ -46,6 +69,9 @@ def families(node: Node) -> list[Family] | None:
         node, conditions = node.args[0], (*conditions, *node.args[1:])
         if node.op == "rel" and node.value == ("in",):
             node, conditions = node.args[0], (node, *conditions)
+    listed = _listed(node) if not conditions else None
+    if listed:
+        return [listed]
     if node.op == "set" and len(node.args) == 1:
         node = node.args[0]
     if node.op == "list" and node.args[-1].op == "rel" and node.args[-1].value == ("in",):
@@ -84,8 +110,8 @@ def _residues(node: Node) -> list[Node]:
 
 def _family(node: Node, conditions: tuple[Node, ...]) -> Family | None:
     if node.op == "special" and node.value in NAMED:
-        step, start = NAMED[node.value]
-        return Family(_progression(number(start), number(step)), "_k", None, True)
+        step, start, least = NAMED[node.value]
+        return Family(_progression(number(start), number(step)), "_k", least, True)
     if node.op == "cong":
         if node.args[1].op == "set" or node.args[0].op not in ("sym", "missing"):
             return None
@@ -119,26 +145,70 @@ def _progression(start: Node, step: Node) -> Node:
     return Node("add", (start, Node("mul", (step, Node("sym", value="_k")))))
 
 
+def _listed(node: Node) -> Family | None:
+    """2, 3, 4, ... or ..., -3, 0, 3, ...: a progression without end, of at least three members or two and a set."""
+    args = node.args
+    if node.op == "rel" and node.value in (("=",), ("in",)) and node.args[0].op == "sym":
+        return _listed(node.args[1])
+    if node.op == "list" and args[0].op == "rel" and args[0].value == ("=",) and args[0].args[0].op == "sym":
+        args = (args[0].args[1], *args[1:])
+    if node.op not in ("list", "set") or args[-1].op != "ldots":
+        return None
+    both = args[0].op == "ldots"
+    values = [exact(a) if a.op != "ldots" else None for a in args[both:-1]]
+    known = [v for v in values if v is not None]
+    if len(known) < 3 or len(known) != len(values) or len({b - a for a, b in zip(known, known[1:])}) != 1:
+        return None
+    start, step = (Node("num", value=(v, None)) for v in (known[0], known[1] - known[0]))
+    return Family(_progression(start, step), "_k", None if both else 0, True) if known[1] != known[0] else None
+
+
+def _half_line(node: Node) -> Family | None:
+    """The n >= 2 that stands for the integers from 2 on, where the other side lists integers."""
+    if node.op == "given" and all(c.op in ("words", "sym") or c.value == ("in",) for c in node.args[1:]):
+        node = node.args[0]
+    if node.op != "rel" or len(node.args) != 2 or node.value not in ((">=",), (">",), ("<=",), ("<",)):
+        return None
+    name, bound = node.args if node.args[0].op == "sym" else node.args[::-1]
+    value = exact(bound) if not symbols(bound) else None
+    upward = (node.value[0][0] == ">") == (name is node.args[0])
+    if name.op != "sym" or name.value not in PARAMETERS | {"a", "b", "c", "d"} or not upward or value is None:
+        return None
+    if value.denominator != 1:
+        return None
+    return Family(name, name.value, int(value) + ("=" not in node.value[0]), True)
+
+
 def _domain(name: str, conditions: tuple[Node, ...]) -> tuple[int | None] | None:
-    """(least,) if a condition says that `name` is an integer; None if none does."""
+    """(least,) if the conditions say that `name` is an integer; None if none does."""
+    integer, least = False, None
+
+    def start_at(value: int | None) -> None:
+        nonlocal least
+        if value is not None:
+            least = value if least is None else max(least, value)
+
     for condition in conditions:
         if condition.op == "rel" and condition.value == ("in",) and Node("sym", value=name) in (
             condition.args[0], *condition.args[0].args
         ):  # fmt: skip
             if condition.args[1].op == "special" and condition.args[1].value in DOMAINS:
-                return (DOMAINS[condition.args[1].value],)
+                integer = True
+                start_at(DOMAINS[condition.args[1].value])
         if (
             condition.op == "rel"
             and condition.value in ((">=",), (">",))
             and condition.args[0] == Node("sym", value=name)
         ):
-            least = exact(condition.args[1])
-            if least is not None and least.denominator == 1 and name in PARAMETERS:
-                return (int(least) + (condition.value == (">",)),)
+            bound = exact(condition.args[1])
+            if bound is not None and bound.denominator == 1 and name in PARAMETERS | {"_k"}:
+                integer = True
+                start_at(int(bound) + (condition.value == (">",)))
         if condition.op == "words" and "integer" in condition.value and "real" not in condition.value:
             words = condition.value
-            return (1,) if "positive" in words else (0,) if "negative" in words else (None,)
-    return None
+            integer = True
+            start_at(1 if "positive" in words else 0 if "negative" in words else None)
+    return (least,) if integer else None
 
 
 def expand_signs(node: Node) -> list[Node]:
@@ -162,9 +232,21 @@ def _signed(node: Node, plus: bool) -> Node:
     return last if len(args) == 1 else Node("add", (args[0], last))
 
 
+def independent_signs(node: Node) -> list[Node]:
+    """(+-1, +-2) as four points: the signs of two coordinates have nothing to do with each other."""
+    if node.op != "tuple" or has(node, "mp") or sum(has(a, "pm") for a in node.args) < 2:
+        return []
+    rows = itertools.product(*(expand_signs(arg) for arg in node.args))
+    return [Node("tuple", row, node.value) for row in rows]
+
+
 def same_families(gold: Node, answer: Node) -> bool | None:
     """Whether two trees describe the same union of families; None if that is not what they are."""
     left, right = families(gold), families(answer)
+    if left is None and right is not None and all(f.declared for f in right):
+        left = [line] if (line := _half_line(gold)) else None
+    if right is None and left is not None and all(f.declared for f in left):
+        right = [line] if (line := _half_line(answer)) else None
     if left is None or right is None:
         return None
     left, right = _adopt_domain(left, right), _adopt_domain(right, left)
@@ -183,8 +265,9 @@ def same_families(gold: Node, answer: Node) -> bool | None:
 def _adopt_domain(members: list[Family], others: list[Family]) -> list[Family]:
     """Where only the other side says from where its parameter runs, the same is meant."""
     starts = {f.least for f in others if f.declared}
-    if len(starts) != 1 or any(_certain(f) for f in members):
-        return members
+    named = all(f.parameter == "_k" and f.least == 0 and f.value.op == "pow" for f in members)
+    if len(starts) != 1 or any(_certain(f) for f in members) and not (named and starts == {1}):
+        return members  # perfect squares: whether 0 is one of them is for the other side to say
     return [dataclasses.replace(f, least=next(iter(starts))) for f in members]
 
 
@@ -204,11 +287,19 @@ def _periodic(node: Node) -> bool:
 
 def _linear(family: Family) -> bool:
     """Equal steps, not all of them zero, in every part."""
-    rows = [values for _, values in _elements(family, 2)]
+    rows = [values for _, values in _elements(family, 3)]
+    if _alternates(family.value):  # (-1)^k: every second member
+        rows = rows[::2]
     steps = [[b - a for a, b in zip(row, after)] for row, after in zip(rows, rows[1:])]
     return all(same_number(a, b) for step in steps for a, b in zip(steps[0], step)) and any(
         abs(s) > 1e-9 for s in steps[0]
     )
+
+
+def _alternates(node: Node) -> bool:
+    if node.op == "pow" and symbols(node.args[1]) and not symbols(node.args[0]):
+        return exact(node.args[0]) == -1
+    return any(map(_alternates, node.args))
 
 
 def _stepped(members: list[Family]) -> bool:

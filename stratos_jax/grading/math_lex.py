@@ -68,12 +68,28 @@ NUMBER = re.compile(
 )
 THOUSANDS_ALWAYS = "\x01| (?=\\d{3}(?!\\d))"
 WORDS = re.compile(r"[A-Za-z]+(?:['-](?=[A-Za-z]{2})[A-Za-z]+|'t\b)*")
-CURRENCY = re.compile(r"\\\$")
+ROMAN = r"\\(?:mathrm|text)\{([^{}]*)\}"
+SPELLINGS = [  # one spelling for another, before anything else is read
+    (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+    (r"\bper\s+cent\b", "percent"),
+    (r"([A-Za-z])\s*(?::|\\colon)\s*([A-Za-z])\s*\\(?:long)?mapsto(?![A-Za-z])", r"\1(\2)="),
+    (r"\{\}\s*_\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?:\{\}\s*)?\^\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?(?![\w^])", r"\\binom{\1}{\2}"),
+    (rf"(?<=[\d}}])(?:[\s~]|\\[, ])*\\[dt]?frac\s*\{{\s*{ROMAN}\s*\}}\s*\{{\s*{ROMAN}\s*\}}",
+     r" \\text{\1}/\\text{\2}"),
+    (r"(?<=[\d}])\s+(m|g|N|J|V|W|L|kg)/(s|m|h|L|C|kg|min|mol)(?![A-Za-z_(])", r" \\text{\1}/\\text{\2}"),
+    (r"\^\s*\{?\s*\\circ\s*\}?\s*(?:\\(?:text|mathrm)\{\s*([FC])\s*\}|([FC])(?![A-Za-z]))", r"\\text{ deg\1\2}"),
+    (r"\bdegrees?\s+([FC])(?:elsius|ahrenheit)?\b", r"deg\1"),
+    (r"(?<=[fgPQ])\s*\\equiv\s*0(?![\d.]|.*mod)", "=0"),
+]  # fmt: skip
+COMPILED = [(re.compile(old), new) for old, new in SPELLINGS]
 
 
 def clean(raw: str) -> str:
     """One spelling for what LaTeX, markdown and unicode spell in many ways."""
     text = raw.replace("\\$", "\x02")
+    for old, new in COMPILED:
+        text = old.sub(new, text)
     text = re.sub(r"(?<![\\\w])\$(?=\s*[\d.])(?=[^$]*$)", "\x02", text)  # a lone dollar before a number is money
     text = text.replace("$", " ")
     for char, latex in UNICODE.items():
@@ -91,6 +107,8 @@ def clean(raw: str) -> str:
     text = re.sub(r"\\begin\{(?:align|aligned|equation|gather|gathered|split)\*?\}|"
                   r"\\end\{(?:align|aligned|equation|gather|gathered|split)\*?\}", " ", text)  # fmt: skip
     text = re.sub(r"\\hspace\*?\{[^}]*\}", " ", text)
+    if text.rstrip().endswith("..."):
+        return text.strip()
     return text.strip().rstrip(".,;:!" if not re.search(r"\d!$|[\w)}]!$", text.strip()) else ".,;:").strip()
 
 
@@ -169,7 +187,7 @@ def _lex_group(inner: str, number: re.Pattern, tokens: list[Token], *, roman: bo
     if roman and not amount and re.fullmatch(r"[A-Za-z]", word):
         tokens.append(Token("sym", word, spaced=spaced))
         return
-    if roman and word in math_words.FUNCTIONS:
+    if word in math_words.FUNCTIONS and (roman or not math_words.unit(word)) and word not in ("max", "min", "floor"):
         tokens.append(Token("cmd", ALIASES.get(word, word), spaced=spaced))
         return
     before = len(tokens)

@@ -3,6 +3,8 @@
 In: a tree. Out: a plainer tree, its label, or the items of a collection.
 """
 
+import re
+
 from stratos_jax.grading import math_families
 from stratos_jax.grading.math_exact import exact
 from stratos_jax.grading.math_phrases import NEUTRAL
@@ -56,6 +58,10 @@ def _grouped(node: Node) -> Node:
 def _split_conditions(node: Node) -> Node:
     """x = k pi, k in Z: the membership is a condition on what stands before it."""
     conditions = [a for a in node.args if _membership(a) or _range_of_parameter(a, node)]
+    first = next((i for i, a in enumerate(node.args) if a in conditions), 0)
+    while first > 1 and conditions and node.args[first - 1].op == "sym" and node.args[0].op == "rel":
+        first -= 1  # the k of "k, b in R"
+        conditions.append(node.args[first])
     rest = [a for a in node.args if a not in conditions]
     if not conditions or not rest:
         return node
@@ -215,6 +221,24 @@ def shortened(ours: Node, theirs: Node) -> bool:
     stems = [_label_stem(label) for label in (ours, theirs)]
     bare = any("_" not in str(label.value) for label in (ours, theirs))
     return stems[0] is not None and stems[0] == stems[1] and bare
+
+
+def same_quantity(ours: Node, theirs: Node) -> bool:
+    """y(x) and y; f(x) and y."""
+    call, name = (ours, theirs) if ours.op == "call" else (theirs, ours)
+    if call.op != "call" or name.op != "sym" or any(a.op != "sym" for a in call.args):
+        return False
+    return call.value == name.value or name.value == "y" and call.value in ("f", "g", "h") and len(call.args) == 1
+
+
+def same_index(ours: Node, theirs: Node) -> tuple[str, str] | None:
+    """The index of a_k that is called n in a_n."""
+    if ours.op != "sym" or theirs.op != "sym":
+        return None
+    names = [re.fullmatch(r"([A-Za-z]+)_([a-z])", label.value) for label in (ours, theirs)]
+    if not names[0] or not names[1] or names[0].group(1) != names[1].group(1):
+        return None
+    return names[1].group(2), names[0].group(2)
 
 
 def _label_stem(label: Node) -> str | None:

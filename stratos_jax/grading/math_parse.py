@@ -7,7 +7,6 @@ Raises `Unreadable` where the text does not fit; the caller then tries the libra
 
 from fractions import Fraction
 
-from stratos_jax.grading import math_words
 from stratos_jax.grading.math_lex import Token, Unreadable
 from stratos_jax.grading.math_tree import Node
 
@@ -18,7 +17,7 @@ CLOSERS = frozenset((")", "]", "}", "rset", "rfloor", "rceil", "rangle", "&", "\
 BRACKETS = {"(": ")", "[": "]", "lset": "rset", "{": "}", "lfloor": "rfloor", "lceil": "rceil", "langle": "rangle"}
 PREFIX_FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
-    "arctanh log ln lg exp det sgn arg Re Im abs floor ceil gamma".split()
+    "arctanh log ln lg exp det sgn arg Re Im abs floor ceil gamma cis".split()
 )
 LISTED_FUNCTIONS = frozenset(("gcd", "lcm", "max", "min"))
 FUNCTION_LETTERS = frozenset("f g h F G H P Q T phi Phi psi zeta Gamma sigma tau".split())
@@ -196,11 +195,14 @@ class Parser:
                 node = Node("pm", (node,), token.text)
         else:
             node = self.term()
+        terms = [node]
         while self.peek().text in ("+", "-", "pm", "mp") and self.peek().kind in ("op", "cmd"):
             sign = self.take().text
             if self.peek().text == "ldots":
-                raise Unreadable("series")
+                node = self.dotted(terms, sign, "sum")
+                continue
             right = self.term()
+            terms = [*terms, right] if sign == "+" else []
             if sign == "-":
                 right = Node("neg", (right,))
             node = Node("add", (node, right)) if sign in "+-" else Node("pm", (node, right), sign)
@@ -208,13 +210,18 @@ class Parser:
 
     def term(self) -> Node:
         node = self.factor()
+        factors = [node]
         while True:
             token = self.peek()
             if token.text in ("*", "cdot", "times") and token.kind in ("op", "cmd"):
                 self.take()
                 if self.peek().text == "ldots":
-                    raise Unreadable("series")
-                node = Node("mul", (node, self.signed()))
+                    node = self.dotted(factors, token.text, "prod")
+                    continue
+                factors.append(self.signed())
+                node = Node("mul", (node, factors[-1]))
+            elif token.text == "ldots" and len(factors) > 1 and self.peek(1).kind in ("num", "sym"):  # 1 * 2 ... n
+                node = self.dotted(factors, "*", "prod")
             elif token.text in ("/", "div") and token.kind in ("op", "cmd"):
                 self.take()
                 node = Node("div", (node, self.denominator()))
@@ -222,6 +229,19 @@ class Parser:
                 node = self.juxtapose(node)
             else:
                 return node
+
+    def dotted(self, first: list[Node], sign: str, op: str) -> Node:
+        """The rest of 1 + 2 + ... + n, from the dots on."""
+        from stratos_jax.grading.math_series import series
+
+        self.take("ldots")
+        if op == "sum":
+            self.take(sign)
+        elif self.peek().text in ("*", "cdot", "times"):
+            self.take()
+        if sign not in ("+", "*", "cdot", "times"):
+            raise Unreadable("series")
+        return series(first, self.term() if op == "sum" else self.factor(), op)
 
     def signed(self) -> Node:
         if self.peek().text in ("-", "+"):
@@ -293,11 +313,13 @@ class Parser:
 
     def postfix(self, node: Node) -> Node:
         """Powers, factorials, units and a written base behind a primary."""
+        from stratos_jax.grading.math_postfix import based, power
+
         while True:
             token = self.peek()
             if token.text == "^" and token.kind == "op":
                 self.take()
-                node = self.power(node)
+                node = power(self, node)
             elif token.text == "!" and token.kind == "op":
                 self.take()
                 if self.peek().text == "!" and not self.peek().spaced:
@@ -309,92 +331,27 @@ class Parser:
                 raise Unreadable("minutes of arc")
             elif token.text == "_" and node.op in ("num", "tuple", "mul"):
                 self.take()
-                node = self.based(node)
+                node = based(self, node)
             elif token.text == "(" and self.peek(1).text == "base":
                 self.take()
                 self.take()
-                node = self.based(node)
+                node = based(self, node)
                 self.take(")")
             elif token.text == "base":
                 self.take()
-                node = self.based(node)
+                node = based(self, node)
             elif token.text == "degree":
                 self.take()
                 node = Node("mul", (node, Node("unit", value="degree")))
             else:
                 return node
 
-    def power(self, base: Node) -> Node:
-        token = self.peek()
-        if token.text in ("circ", "degree") or (token.text == "{" and self.peek(1).text in ("circ", "degree")):
-            grouped = self.take().text == "{"
-            if grouped:
-                self.take()
-                self.take("}")
-            return self.arcminutes(Node("mul", (base, Node("unit", value="degree"))))
-        if token.text in ("prime",) or (token.text == "{" and self.peek(1).text in ("prime", "'")):
-            marks = 0
-            grouped = self.peek().text == "{"
-            while self.peek().text in ("{", "prime", "'"):
-                marks += self.take().text != "{"
-            if grouped:
-                self.take("}")
-            return Node("sym", value=f"{self.name_of(base)}{marks * chr(39)}")
-        if token.text == "-" or token.text == "+":
-            exponent = self.signed()
-        elif token.text == "{":
-            self.take()
-            if self.peek().text in ("+", "-", "*") and self.peek(1).text == "}":
-                mark = self.take().text
-                self.take("}")
-                return Node("sym", value=self.name_of(base) + mark) if base.op == "sym" else base
-            exponent = self.sum()
-            self.take("}")
-        else:
-            exponent = self.primary()
-        return Node("pow", (base, exponent))
-
-    def arcminutes(self, degrees: Node) -> Node:
-        if self.peek().kind == "num" and self.peek(1).text == "'":
-            minutes = self.take().value
-            self.take()
-            part = Node("mul", (Node("num", value=(minutes / 60, None)), Node("unit", value="degree")))
-            return Node("add", (degrees, part))
-        return degrees
-
     def name_of(self, node: Node) -> str:
         if node.op != "sym":
             raise Unreadable("not a name")
         return node.value
 
-    def based(self, node: Node) -> Node:
-        """digits_base; the digits are read again from the token, for 0 and leading letters matter."""
-        if node.op == "mul" and node.args[1].op == "sym":
-            digits = _digits_of(node)
-        else:
-            digits = _digits_of(node.args[0] if node.op == "tuple" and len(node.args) == 1 else node)
-        token = self.take()
-        if token.text == "{":
-            token = self.take()
-            while token.text == "(":
-                token = self.take()
-            while self.peek().text in (")",):
-                self.take()
-            self.take("}")
-        base = token.value if token.kind == "num" else math_words.BASES.get(token.text.lower())
-        if digits is None or base is None or not 2 <= base <= 36:
-            raise Unreadable("subscript of a number")
-        return Node("base", value=(digits.upper(), int(base)))
-
     def primary(self) -> Node:
         from stratos_jax.grading.math_primary import primary
 
         return primary(self)
-
-
-def _digits_of(node: Node) -> str | None:
-    if node.op == "num" and node.value[0].denominator == 1 and node.value[1] is None:
-        return str(node.value[0])
-    if node.op == "mul" and all(_digits_of(a) is not None or a.op == "sym" and len(a.value) == 1 for a in node.args):
-        return "".join(_digits_of(a) or a.value for a in node.args)
-    return None

@@ -62,7 +62,30 @@ def rewrite(tokens: list[Token]) -> list[Token]:
             end += 1
         _segment([t.text for t in tokens[at:end]], tokens[end:], out, tokens[at])
         at = end
+    return _added_amounts(out)
+
+
+def _added_amounts(tokens: list[Token]) -> list[Token]:
+    """2 hours 30 minutes, 1 hour and 50 minutes: a sum of amounts, the larger unit first."""
+    out: list[Token] = []
+    for at, token in enumerate(tokens):
+        unit = tokens[at + 1] if at + 1 < len(tokens) else None
+        if token.kind == "num" and unit and unit.kind == "unit":
+            joined = bool(out) and out[-1].kind == "sep" and out[-1].text == "and"
+            before = out[-2 if joined else -1] if len(out) > joined else None
+            if before and before.kind == "unit" and _smaller(unit.value, before.value):
+                if joined:
+                    out.pop()
+                out.append(Token("op", "+"))
+        out.append(token)
     return out
+
+
+def _smaller(unit: str, than: str) -> bool:
+    if unit in ("%", "degree") or than in ("%", "degree"):
+        return False
+    ours, theirs = math_words.unit_parts(unit), math_words.unit_parts(than)
+    return ours[1] == theirs[1] and Fraction(ours[0]) < Fraction(theirs[0])
 
 
 def _segment(words: list[str], rest: list[Token], out: list[Token], like: Token) -> None:

@@ -15,7 +15,7 @@ from stratos_jax.grading.math_parse import (
     PREFIX_FUNCTIONS,
     Parser,
 )
-from stratos_jax.grading.math_tree import Node
+from stratos_jax.grading.math_tree import Node, has, symbols
 
 HALF = Node("num", value=(Fraction(1, 2), None))
 THIRD = Node("num", value=(Fraction(1, 3), None))
@@ -83,6 +83,9 @@ def _bracket(p: Parser, opener: str) -> Node:
         raise Unreadable("brackets")
     p.bars = bars
     items = node.args if node.op == "list" else (node,)
+    sizes = {len(i.args) for i in items if i.op == "tuple" and i.value == "[]"} if opener + closer == "[]" else set()
+    if len(sizes) == 1 and all(i.op == "tuple" and i.value == "[]" for i in items):  # [[1, 2], [3, 4]]
+        return Node("matrix", tuple(cell for row in items for cell in row.args), (len(items), sizes.pop()))
     if len(items) == 1 and (node.op != "list"):
         return node if node.op in ("rel", "cong", "num", "words") else Node("paren", (node,))
     return Node("tuple", items, opener + closer)
@@ -98,6 +101,7 @@ def _absolute(p: Parser) -> Node:
 
 def _symbol(p: Parser, name: str) -> Node:
     """A name with its subscript and primes; a function letter takes the parentheses that follow."""
+    starts = p.at < 2 or p.tokens[p.at - 2].kind == "sep" or p.tokens[p.at - 2].text in (",", ";", "where")
     while True:
         token = p.peek()
         if token.text == "^" and p.peek(1).kind == "num" and p.peek(2).text == "_":  # v^2_0 is v_0^2
@@ -135,6 +139,10 @@ def _symbol(p: Parser, name: str) -> Node:
             arguments = p.statement()
             p.take(")")
             return Node("call", arguments.args if arguments.op == "list" else (arguments,), name)
+    if starts and p.peek().text == "(" and p.peek(1).kind == "sym" and [p.peek(i).text for i in (2, 3)] == [")", "="]:
+        argument = Node("sym", value=p.peek(1).text)  # y(x) = ... defines a function whatever its letter
+        p.at += 3
+        return Node("call", (argument,), name)
     return Node("sym", value=name)
 
 
@@ -222,6 +230,8 @@ def _command(p: Parser, name: str, value: str | None) -> Node:
             node = p.term()
             return Node("sym", value="angle" + "".join(_letters(node)))
         node = _argument(p)
+        if name in ("overline", "bar") and has(node, "num") and symbols(node) <= {"i"} and has(node, "sym"):
+            return Node("fn", (node,), "conj")
         return Node("sym", value="".join(_letters(node)) + ("" if len(_letters(node)) > 1 else "_" + name))
     if name == "begin":
         return environment(p, value or "")

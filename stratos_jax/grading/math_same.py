@@ -17,7 +17,8 @@ from mpmath import mp
 from stratos_jax.grading import math_words
 from stratos_jax.grading.config import MathConfig
 from stratos_jax.grading.math_eval import Env, Matrix, evaluate, opaque, same_number
-from stratos_jax.grading.math_exact import Huge, NoCase, Undefined, exact
+from stratos_jax.grading.math_exact import Huge, NoCase, TooLarge, Undefined, exact
+from stratos_jax.grading.math_size import surely_different
 from stratos_jax.grading.math_tree import Node, has, symbols, uses
 
 INTEGER_FUNCTIONS = frozenset(("factorial", "factorial2", "binom", "floor", "ceil", "gcd", "lcm"))
@@ -41,18 +42,18 @@ def same_value(gold: Node, answer: Node, context: Context) -> bool | None:
     if has(gold, "ldots") or has(answer, "ldots"):
         return None
     if gold.op == "base" or answer.op == "base":
-        return _same_base(gold, answer)
+        return _same_base(gold, answer, context.problem)
     asked = units_asked_for(gold, answer, context.problem)
     if asked and (found := _same_unit_asked(gold, answer, asked, context)) is not None:
         return found
-    for env in _readings(gold, answer):
+    for env in _readings(gold, answer, context.problem):
         same = _same_reading(gold, answer, env, context)
         if same or same is None:
             return same
     return False
 
 
-def _same_base(gold: Node, answer: Node) -> bool | None:
+def _same_base(gold: Node, answer: Node, problem: str) -> bool | None:
     """Digits in a written base: the base may be left out, but an answer in another base is not what was asked for."""
     digits = [n.value[0] if n.op == "base" else str(n.value[0]) if n.op == "num" else None for n in (gold, answer)]
     if None in digits:
@@ -60,19 +61,33 @@ def _same_base(gold: Node, answer: Node) -> bool | None:
     if gold.op == answer.op:
         return gold.value == answer.value
     if gold.op == "num":
+        asked = re.search(r"\bbase[- ]\$?(\w+)", problem)
+        if asked and asked.group(1) in (str(answer.value[1]), math_words.BASE_WORDS.get(answer.value[1])):
+            return digits[0] == digits[1]
         return exact(gold) == exact(answer)
     return digits[0] == digits[1]
 
 
-def _readings(gold: Node, answer: Node) -> Iterator[Env]:
+def _readings(gold: Node, answer: Node, problem: str) -> Iterator[Env]:
     """Units as quantities; without them if only one side has any; the bare logarithm as natural, then to base 10."""
     units = [has(node, "unit", "noun") for node in (gold, answer)]
-    modes = ["physical", "stripped"] if units[0] != units[1] else ["physical"]
+    bare = units[0] != units[1] and not (units[1] and _percent_of_nothing(gold, answer, problem))
+    modes = ["physical", "stripped"] if bare else ["physical"]
     bare_log = any(uses(n, lambda m: m.op == "fn" and m.value == "log") for n in (gold, answer))
     for mode in modes:
         yield Env({}, mode)
         if bare_log:
             yield Env({}, mode, 10)
+
+
+def _percent_of_nothing(gold: Node, answer: Node, problem: str) -> bool:
+    """42 against 42%: a percentage that the problem does not ask for; without a problem, one of a value below 1."""
+    if "%" not in used_units(answer):
+        return False
+    if problem:
+        return "percent" not in problem.lower() and "%" not in problem
+    value = _try_exact(gold)
+    return value is not None and abs(value) < 1
 
 
 def units_asked_for(gold: Node, answer: Node, problem: str) -> frozenset[str] | None:
@@ -137,7 +152,9 @@ def _same_at(gold: Node, answer: Node, env: Env) -> bool | None:
         except (Undefined, ZeroDivisionError, ValueError, mp.NoConvergence):
             return None
     if sizes[0] is None or sizes[1] is None:
-        return None if sizes[0] is None and sizes[1] is None else False
+        if surely_different(gold, answer):
+            return False
+        raise TooLarge
     same = _same_entries(sizes[0], sizes[1], same_number)
     if same and _tiny(sizes[0]) and _tiny(sizes[1]):
         with mp.workdps(120):  # what is zero in truth shrinks with the precision; what is merely small does not

@@ -160,7 +160,7 @@ def _combine(op: str, parts: list[Reals | None]) -> Reals | None:
     return Reals(next(iter(names), None), tests[op], bounds, tuple(c for p in known for c in p.curves))
 
 
-def _relation(node: Node) -> Reals | None:
+def _relation(node: Node, variable: str | None = None) -> Reals | None:
     if node.value in (("in",), ("notin",)):
         inner = as_reals(node.args[1])
         if inner is None or node.args[0].op != "sym":
@@ -178,7 +178,7 @@ def _relation(node: Node) -> Reals | None:
     node = Node("rel", tuple(Node("num", value=(Fraction(10**9), None)) if a.op == "infty" else
                              Node("num", value=(Fraction(-(10**9)), None)) if _minus_infinity(a) else a
                              for a in node.args), node.value)  # fmt: skip
-    name = _variable(node)
+    name = variable or _variable(node)
     if name is None:
         return None
 
@@ -249,15 +249,25 @@ def _inside(reals: Reals, x: Any, env: Env) -> bool:
 
 
 def _environments(*sets: Reals) -> Iterator[Env]:
-    names = sorted(
-        frozenset().union(
-            *(symbols(b) for s in sets for b in s.bounds), *(symbols(c) - {name} for s in sets for c, name in s.curves)
-        )
-    )
+    names = sorted(_parameters(*sets))
     for values in real_points(names):
         yield Env(values)
         if not names:
             return
+
+
+def _parameters(*sets: Reals) -> frozenset[str]:
+    return frozenset().union(
+        *(symbols(b) for s in sets for b in s.bounds), *(symbols(c) - {name} for s in sets for c, name in s.curves)
+    )
+
+
+def _bounded_below_by_symbols(node: Node) -> Reals | None:
+    """x > a/2, beside an interval that says which of the two letters is the variable."""
+    if node.op != "rel" or len(node.args) != 2 or not set(node.value) <= ORDERED:
+        return None
+    alone = [arg.value for arg in node.args if arg.op == "sym" and arg.value in ("x", "y", "z", "t")]
+    return _relation(node, alone[0]) if len(alone) == 1 else None
 
 
 def _points(sets: list[Reals], env: Env) -> list[Any]:
@@ -273,14 +283,19 @@ def _points(sets: list[Reals], env: Env) -> list[Any]:
     return critical + between + edges + [mp.mpf(p) for p in PROBES]
 
 
-def same_reals(gold: Node, answer: Node) -> bool | None:
-    """Whether two trees describe the same set of reals; None if one of them describes none."""
+def same_reals(gold: Node, answer: Node, integers: bool = False) -> bool | None:
+    """Whether two trees describe the same set of reals, or of integers; None if one of them describes none."""
     try:
         left, right = as_reals(gold), as_reals(answer)
+        left = left or (_bounded_below_by_symbols(gold) if right and not right.name else None)
+        right = right or (_bounded_below_by_symbols(answer) if left and not left.name else None)
         if left is None or right is None:
             return None
         if left.name and right.name and left.name != right.name:
             return False
+        if integers and left.name == right.name and left.name in ("k", "n", "m", "N") and not _parameters(left, right):
+            whole = [mp.mpf(n) for n in range(-60, 201)]
+            return all(_inside(left, x, Env({})) == _inside(right, x, Env({})) for x in whole)
         for env in _environments(left, right):
             if any(_inside(left, x, env) != _inside(right, x, env) for x in _points([left, right], env)):
                 return False

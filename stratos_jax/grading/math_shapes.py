@@ -6,9 +6,11 @@ Lists and sets have no order unless the problem asks for one; tuples have.
 
 import itertools
 import re
+from fractions import Fraction
 
-from stratos_jax.grading import math_families, math_sets, math_words
+from stratos_jax.grading import math_builders, math_families, math_sets, math_words
 from stratos_jax.grading.math_lex import Unreadable
+from stratos_jax.grading.math_meaning import same_meaning, same_symbol
 from stratos_jax.grading.math_names import INTEGRATION, renamings, same_call, same_up_to_constants
 from stratos_jax.grading.math_normal import (
     MAX_ITEMS,
@@ -19,6 +21,8 @@ from stratos_jax.grading.math_normal import (
     label_of,
     loose_label,
     plain,
+    same_index,
+    same_quantity,
     shape_of,
     shortened,
     spelled,
@@ -32,6 +36,7 @@ ORDER_ASKED = re.compile(
     r"\b(?:in (?:increasing|decreasing|ascending|descending|alphabetical|that|this|the given|numerical) order|"
     r"respectively|in order|left to right|from (?:least|greatest|smallest|largest|lowest|highest|shortest|longest))\b"
 )
+INTEGERS_ASKED = re.compile(r"\b(?:integers?|natural numbers?|whole numbers?)\s+(?:values?\s+of\s+)?\$?[knmN]\b")
 RENAMED = frozenset("t s k n m l r a b c d u v p q j lambda mu alpha beta".split())
 
 
@@ -40,58 +45,24 @@ def same_answer(gold: Node, answer: Node, context: Context) -> bool | None:
     gold, answer = plain(gold), plain(answer)
     if gold == answer:
         return True
-    for compare in (_words, _choice, _families, _unconditional, _as_sets, _collections, _single):
+    for compare in (
+        same_meaning,
+        same_symbol,
+        math_builders.same_points,
+        _families,
+        _unconditional,
+        _as_sets,
+        _collections,
+        _single,
+    ):
         verdict = compare(gold, answer, context)
         if verdict is not None:
             return verdict
     return None
 
 
-# --- words ----------------------------------------------------------------------------------------------------------
-
-
-def _words(gold: Node, answer: Node, context: Context) -> bool | None:
-    """Names of things and fixed phrases."""
-    left, right = _meaning(gold), _meaning(answer)
-    if left is None and right is None:
-        return None
-    if left is None or right is None:
-        if "EMPTY" in (left, right):
-            return False if not has(gold if left is None else answer, "builder", "inter") else None
-        return None if (left or right) in ("REALS", "INTEGERS", "NATURALS", "EVENS", "ODDS") else False
-    return left == right
-
-
-def _meaning(node: Node) -> str | None:
-    node = unlabelled(node)
-    if node.op == "rel" and node.value == ("in",) and node.args[0].op in ("sym", "missing"):
-        node = node.args[1]
-    if node.op == "words":
-        return math_words.PHRASE_OF.get(node.value, node.value)
-    if node.op == "special":
-        return node.value
-    if node.op == "infty":
-        return "INFINITY"
-    if node.op == "neg" and node.args[0].op == "infty":
-        return "MINUS_INFINITY"
-    if node.op == "tuple" and len(node.args) == 2 and node.args[0] == Node("neg", (Node("infty"),)):
-        return "REALS" if node.args[1].op == "infty" else None
-    return None
-
-
-def _choice(gold: Node, answer: Node, context: Context) -> bool | None:
-    """A single capital letter is compared by name."""
-    if gold.op == answer.op == "sym":
-        return _canonical_name(gold.value) == _canonical_name(answer.value)
-    return None
-
-
 def _families(gold: Node, answer: Node, context: Context) -> bool | None:
     return math_families.same_families(gold, answer)
-
-
-def _canonical_name(name: str) -> str:
-    return re.sub(r"[{}\s]", "", name)
 
 
 # --- conditions -----------------------------------------------------------------------------------------------------
@@ -141,7 +112,7 @@ def _as_sets(gold: Node, answer: Node, context: Context) -> bool | None:
     gold, answer = _listed_elements(gold, answer), _listed_elements(answer, gold)
     if not any(_is_region(node) for node in (gold, answer)):
         return None
-    found = math_sets.same_reals(gold, answer)
+    found = math_sets.same_reals(gold, answer, bool(INTEGERS_ASKED.search(context.problem)))
     if found is not None:
         return found
     if any(_is_number(node) for node in (gold, answer)):
@@ -197,12 +168,32 @@ def _collections(gold: Node, answer: Node, context: Context) -> bool | None:
         return _ordered(left, [order[name] for name in labels[0]], context)
     if distinct(labels[0]) or distinct(labels[1]):
         if len(left) > 1 and not any(labels[0] if distinct(labels[1]) else labels[1]):
+            if "set" in shapes and all(re.fullmatch(r"[xz]_\d", n or "") for n in labels[0]):  # x_1, x_2: the roots
+                return _unordered([unlabelled(a) for a in left], right, context)
             if len(right) == 1 and distinct(labels[0]):  # one value for all that were asked for
                 return all(same_answer(item, right[0], context) for item in left)
             return _ordered(left, right, context)
+    curve = _one_curve(left, right) if len(right) == 1 else _one_curve(right, left) if len(left) == 1 else None
+    if curve is not None:
+        return curve
     if ORDER_ASKED.search(context.problem) and "set" not in shapes:
         return _ordered(left, right, context)
     return _unordered(left, right, context)
+
+
+def _one_curve(branches: list[Node], whole: list[Node]) -> bool | None:
+    """y = 3 + sqrt x and y = 3 - sqrt x, against (y - 3)^2 = x."""
+    equations = [*branches, whole[0]]
+    if len(branches) < 2 or any(n.op != "rel" or n.value != ("=",) or len(n.args) != 2 for n in equations):
+        return None
+    names = {symbols(n) for n in equations}
+    if len(names) != 1 or len(next(iter(names))) < 2 or len({n.args[0] for n in branches}) != 1:
+        return None
+    product = Node("add", (branches[0].args[0], Node("neg", (branches[0].args[1],))))
+    for node in branches[1:]:
+        product = Node("mul", (product, Node("add", (node.args[0], Node("neg", (node.args[1],))))))
+    zero = Node("num", value=(Fraction(0), None))
+    return math_sets.same_equation(Node("rel", (product, zero), ("=",)), whole[0])
 
 
 def _tuples(
@@ -210,11 +201,16 @@ def _tuples(
 ) -> bool | None:
     """At least one side is a tuple (or several, spread from +-)."""
     inner = [strip_tuple_label(node) for node in (gold, answer)]
+    free = math_families.independent_signs(inner[0])
+    if free and len(free) == len(right):
+        return _unordered(free, right, context)
     if shapes == ["tuple", "tuple"]:
         if len(left) == len(right) == 1:
             return _same_tuple(inner[0], inner[1], context)
         return _unordered(left, right, context)
     other = 1 if shapes[0] == "tuple" else 0
+    if shapes[other] == "list" and len(inner[1 - other].args) == 2 and inner[1 - other].value != "()":
+        return False  # an interval is no list of its ends
     node, items = inner[other], (left, right)[other]
     mine = inner[1 - other]
     if shapes[other] == "vector":
@@ -270,7 +266,9 @@ def _ordered(left: list[Node], right: list[Node], context: Context) -> bool:
 
 
 def _unordered(left: list[Node], right: list[Node], context: Context) -> bool:
-    """The same values, however often each is written."""
+    """The same values, however often each is written; a gold that repeats a value is a sequence, not a set."""
+    if len(left) > len({repr(a) for a in left}) and all(a.op == "num" for a in left):
+        return _ordered(left, right, context)
     return all(any(same_answer(a, b, context) for b in right) for a in left) and all(
         any(same_answer(a, b, context) for a in left) for b in right
     )
@@ -305,11 +303,15 @@ def _both_labelled(gold: Node, answer: Node, ours: Node, theirs: Node, context: 
     left, right = unlabelled(gold), unlabelled(answer)
     if ours.op == theirs.op == "call":
         names = same_call(theirs, ours)
+        if names is not None and (set(names.values()) - set(names)) & symbols(right):
+            return False  # f(t) = x is a constant, f(x) = x is not
         if names is None:
             return False if same_value(left, right, context) is False else None
         return _expressions(left, rename(right, names), context, function=ours)
-    if ours == theirs or spelled(ours) == spelled(theirs) or shortened(ours, theirs):
+    if ours == theirs or spelled(ours) == spelled(theirs) or shortened(ours, theirs) or same_quantity(ours, theirs):
         return _expressions(left, right, context, function=ours)
+    if index := same_index(ours, theirs):
+        return index[1] not in symbols(right) and _expressions(left, rename(right, dict([index])), context, ours)
     same = math_sets.same_equation(gold, answer) if not has(gold, "words") and not has(answer, "words") else False
     if same:
         return True

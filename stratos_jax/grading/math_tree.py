@@ -42,3 +42,10 @@ def rename(node: Node, names: dict[str, str]) -> Node:
     if not node.args:
         return node
     return Node(node.op, tuple(rename(arg, names) for arg in node.args), node.value)
+
+
+def replace(node: Node, name: str, by: Node) -> Node:
+    """Put a tree in the place of a symbol."""
+    if node == Node("sym", value=name):
+        return by
+    return Node(node.op, tuple(replace(arg, name, by) for arg in node.args), node.value) if node.args else node

@@ -5,6 +5,7 @@ In: nothing. Out: tables and look-ups over lower-case words; no parsing happens 
 
 import functools
 import re
+from fractions import Fraction
 
 # name -> (factor, base dimensions); the base names are m, kg, s, A, K, mol, cd, USD and, for angles and %, none at all.
 _BASE: dict[str, tuple[str, str]] = {
@@ -25,6 +26,7 @@ _BASE: dict[str, tuple[str, str]] = {
     "mph": ("201168/450000", "m s-1"), "kph": ("5/18", "m s-1"), "erg": ("1/10000000", "kg m2 s-2"),
     "USD": ("1", "USD"), "cent": ("1/100", "USD"), "rad": ("1", ""), "EUR": ("1", "EUR"), "GBP": ("1", "GBP"),
     "year": ("1", "year"), "month": ("1/12", "year"), "gal": ("1", "gal"), "unit": ("1", "unit"), "acre": ("1", "acre"),
+    "degF": ("1", "degF"), "degC": ("1", "degC"),
 }  # fmt: skip
 _SPELLED = {
     "m": "meter metre", "km": "kilometer kilometre", "cm": "centimeter centimetre", "mm": "millimeter millimetre",
@@ -72,18 +74,33 @@ NUMBERS = {
     )
 }
 NUMBERS |= {w: 10 * (i + 2) for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "googol": 10**100}
 BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
          "eleven": 11, "twelve": 12, "sixteen": 16, "hex": 16, "bin": 2, "dec": 10, "oct": 8}  # fmt: skip
 
 
-def number_words(words: list[str]) -> int | None:
-    """Value of "twenty one", "three hundred and five"; None if any word is not part of a number."""
+PARTS = {"half": 2, "halves": 2, "quarter": 4, "fourth": 4} | {
+    word: 3 + i for i, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split())
+}
+
+BASE_WORDS = {
+    value: word for word, value in BASES.items() if len(word) > 3 or value < 11 and word not in ("bin", "dec", "oct")
+}
+
+
+def number_words(words: list[str]) -> int | Fraction | None:
+    """Value of "twenty-one", "three hundred and five", "two thirds"; None if any word is not part of a number."""
+    words = [part for word in words for part in word.split("-")]
+    if len(words) > 1 and (parts := PARTS.get(words[-1]) or PARTS.get(words[-1].removesuffix("s"))):
+        above = 1 if words[0] in ("a", "an") and len(words) == 2 else number_words(words[:-1])
+        return Fraction(above, parts) if isinstance(above, int) and 0 < above < 20 else None
     total = current = 0
     if not words or words[0] == "and" or words[-1] == "and":
         return None
     for word in words:
         if word in NUMBERS:
+            if current % 100 and not (current % 100 >= 20 and NUMBERS[word] < 10 and current % 10 == 0):
+                return None  # "six seven" is no number
             current += NUMBERS[word]
         elif word == "hundred":
             current = (current or 1) * 100
@@ -154,7 +171,7 @@ SMALL_WORDS = frozenset(
 )
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin acos atan "
-    "arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil gcd lcm max min det sgn "
+    "arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil gcd lcm max min det sgn cis "
     "lim operatorname Re Im arg binom gamma".split()
 )
 GREEK = frozenset(

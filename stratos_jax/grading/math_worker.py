@@ -124,7 +124,7 @@ class _Worker:
         path = os.pathsep.join(p for p in (PACKAGE_PARENT, os.environ.get("PYTHONPATH")) if p)
         self.config = config
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stratos_jax.grading.math_worker", json.dumps(dataclasses.asdict(config))],
+            [sys.executable, "-P", "-m", "stratos_jax.grading.math_worker", json.dumps(dataclasses.asdict(config))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

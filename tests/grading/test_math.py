@@ -145,6 +145,37 @@ def test_a_poison_pair_costs_its_limit_and_nothing_else():
     assert all(0.5 < verdicts[i].seconds < 3 for i in (1, 3)) and time.monotonic() - started < 20
 
 
+TOWER, FACTORIAL = r"9^{9^{9^{9}}}", "(10^9)!"
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [(TOWER, "7"), ("7", TOWER), (TOWER, r"9^{9^{9^{8}}}"), (FACTORIAL, "10^{9}"), (r"\frac{3}{7}", FACTORIAL),
+     (r"(10^{10})!", r"(10^{9})!"), (TOWER, FACTORIAL), ("-2", TOWER), (r"\sqrt{2}", TOWER), (TOWER, f"-{TOWER}"),
+     (r"((10!)!)!", TOWER), (r"2^{10^{10}}", r"3^{10^{10}}"), (TOWER, r"10^{10^{10^{10}}}")],
+)  # fmt: skip
+def test_towers_and_factorials_are_wrong_where_their_size_proves_it(gold, answer):
+    found = verdict(gold, answer)
+    assert (found.outcome, found.reason) == ("wrong", "math.different") and found.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [("2^{4000000000}", r"4^{2000000000}"), ("1", rf"\frac{{{TOWER}}}{{{TOWER}+1}}"), ("0", rf"{TOWER}-{TOWER}"),
+     (r"10^{10}", r"\log_{10}(10^{10^{10}})"), ("1", rf"({TOWER})^0"), (r"(10^9)!", r"10^9\cdot(10^9-1)!"),
+     (r"2^{10^{10}}", r"2^{10^{10}}+1"), ("0", r"2^{-10^{10}}"), (rf"{TOWER}", rf"\text{{about }}{TOWER}+1")],
+)  # fmt: skip
+def test_where_size_proves_nothing_nothing_is_claimed(gold, answer):
+    found = verdict(gold, answer, GradingConfig(math=MathConfig(wall_seconds=3)))
+    assert found.outcome == "unknown" or (found.outcome, found.reason) == ("right", "math.tree")
+
+
+def test_a_folder_with_a_math_py_of_its_own_changes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "math.py").write_text("raise SystemExit(1)\n")
+    monkeypatch.chdir(tmp_path)
+    assert verdict(r"\frac12", "0.5").reason == "math.tree"
+
+
 @pytest.mark.parametrize(
     "answer",
     [r"\frac{" * 150_000, "{" * 500_000 + "}" * 500_000, "1" * 1_000_000, "(" * 3_000, "-" * 7_000, "x" * 7_000],
