@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from stratos_jax.curate.config import ProceduralConfig
 from stratos_jax.types import Problem, UserError
 
-LEVELS = {"easy": (2, 3), "medium": (4, 5), "hard": (6, 7)}  # how many steps
+LEVELS = {"easy": (1, 2), "medium": (3, 5), "hard": (6, 7)}  # how many steps
 SOURCE = "procedural"
 LETTERS = "abcdefghij"
 NUM_DOORS = 8

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stratos_jax import store
-from stratos_jax.evaluate import stage, svg
+from stratos_jax.curate.procedural import LEVELS as STEPS
+from stratos_jax.evaluate import page_data, stage, svg
 from stratos_jax.evaluate.compare import Run
 from stratos_jax.types import Problem, from_json
 
@@ -28,11 +29,11 @@ def render(
     """The whole page."""
     grid = len(runs) > 2
     parts = [
-        _head(report, runs) if not grid else _grid_head(report, runs),
+        _head(report, runs, curate) if not grid else _grid_head(report, runs),
         _frontier(report, runs) if grid else _by_kind(report, runs),
-        _losses(runs),
+        _losses(_most_examples(runs), grid=True) if grid else _losses(runs),
         "" if grid else _samples(report, runs, curate),
-        _data(report),
+        page_data.funnel(report["curation"], curate),
         _made(report, runs, times),
     ]
     body = "\n".join(part for part in parts if part)
@@ -44,10 +45,10 @@ def shown(name: str) -> str:
     return SHOWN_NAMES.get(name, name.replace("_", " "))
 
 
-def _head(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
+def _head(report: Mapping[str, Any], runs: Sequence[Run], curate: str | os.PathLike[str]) -> str:
     """The first screen: the question, the two numbers, and how sure they are."""
     cards = "".join(_card(report, run.name, i) for i, run in enumerate(runs))
-    title, text = "How many held-out problems does the student solve?", ""
+    title, text, shown_row = "How many held-out problems does the student solve?", "", ""
     if {run.name for run in runs} == set(SHOWN_NAMES):
         title = "Does a small model learn to reason from a teacher's traces?"
         gap = report["differences"]["traces - answers_only"]
@@ -58,22 +59,23 @@ def _head(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
             " alone. Both are then asked problems that neither has seen.</p>"
         )
         cards += (
-            f'<div class="card"><span>difference</span><b>{100 * gap["value"]:+.0f} points</b>'
-            f'<span class="soft">{report["confidence"]:.0%} interval {100 * gap["low"]:+.0f} to'
-            f" {100 * gap['high']:+.0f}, problem by problem</span></div>"
+            f'<div class="card"><span>difference</span><b>{100 * gap["value"]:+.1f} points</b>'
+            f'<span class="soft">{report["confidence"]:.0%} interval {100 * gap["low"]:+.1f} to'
+            f" {100 * gap['high']:+.1f}, problem by problem</span></div>"
         )
         text += f"<p><strong>{verdict}.</strong></p>"
-    return f'<h1>{title}</h1>\n{text}\n<div class="cards">{cards}</div>'
+        shown_row = page_data.example(curate)
+    return f'<h1>{title}</h1>\n{text}\n<div class="cards">{cards}</div>{shown_row}'
 
 
-def _card(report: Mapping[str, Any], arm: str, index: int) -> str:
+def _card(report: Mapping[str, Any], arm: str, index: int, name: str = "") -> str:
     (low, high), counts = report["intervals"][arm], report["counts"][arm]
     unknown = f", {counts['unknown']} could not be graded" if counts["unknown"] else ""
     return (
-        f'<div class="card" style="--c: var(--c{index})"><span>{html.escape(shown(arm))}</span>'
-        f"<b>{report['accuracy'][arm]:.0%}</b>"
+        f'<div class="card" style="--c: var(--c{index})"><span>{html.escape(name or shown(arm))}</span>'
+        f"<b>{report['accuracy'][arm]:.1%}</b>"
         f'<span class="soft">{counts["right"]} of {counts["samples"]} right{unknown};'
-        f" {report['confidence']:.0%} interval {low:.0%} to {high:.0%}</span></div>"
+        f" {report['confidence']:.0%} interval {low:.1%} to {high:.1%}</span></div>"
     )
 
 
@@ -92,10 +94,19 @@ def _by_kind(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
         plots.append(f"<figure>{plot}<figcaption>{html.escape(_what_is(kind))}</figcaption></figure>")
     count = cells[runs[0].name][f"{kinds[0]} {names[0][1]}"]["problems"]
     return (
-        "<h2>By kind and difficulty</h2><p>Harder problems need more steps, each of which depends on the one before."
-        f" About {count} problems for each bar; the thin lines are {report['confidence']:.0%} intervals.</p>"
+        f"<h2>By kind and difficulty</h2><p>{_steps(kinds, names)}About {count} problems for each bar; the"
+        f" thin lines are {report['confidence']:.0%} intervals.</p>"
         f'{svg.legend([shown(run.name) for run in runs])}<div class="plots">{"".join(plots)}</div>'
     )
+
+
+def _steps(kinds: Sequence[str], names: Sequence[tuple[str, ...]]) -> str:
+    """How many steps each level of our own problems needs."""
+    if not set(kinds) <= set(KINDS):
+        return ""
+    levels = [level for level in LEVELS if any(level == name[-1] for name in names)]
+    spans = ", ".join("{} {} to {}".format(level, *STEPS[level]) for level in levels)
+    return f"Harder problems need more steps, each of which depends on the one before: {spans}. "
 
 
 def _what_is(kind: str) -> str:
@@ -114,23 +125,30 @@ def _point(score: Mapping[str, Any], x: float = 0.0) -> svg.Point:
     return svg.Point(x=x, y=score["value"], low=score["low"], high=score["high"])
 
 
-def _losses(runs: Sequence[Run]) -> str:
+def _losses(runs: Sequence[Run], *, grid: bool = False) -> str:
     """Loss curves, thinned by means so that the picture stays small."""
     rows = []
     for index, run in enumerate(runs):
         size = max(1, len(run.losses) // MAX_POINTS)
         chunks = [run.losses[i : i + size] for i in range(0, len(run.losses), size)]
         points = [svg.Point(x=c[-1][0], y=sum(loss for _, loss in c) / len(c)) for c in chunks]
-        rows.append(svg.Line(name=shown(run.name), points=points, colour=index))
+        name = f"{run.parameters:,} parameters" if grid else shown(run.name)
+        rows.append(svg.Line(name=name, points=points, colour=index))
     if not any(row.points for row in rows):
         return ""
     plot = svg.lines(rows, "optimizer step", "loss (nats per learned token)", "training loss of each student by step")
     return (
-        f"<h2>Training loss</h2>{svg.legend([shown(run.name) for run in runs])}"
-        f'<figure class="wide">{plot}<figcaption>The mean over the tokens that the student learns to write. A student'
-        " of traces writes many tokens that are easy to foresee, one of answers few that are hard: compare shapes, not"
-        " heights. The answers&rsquo; curve shows how far guessing goes.</figcaption></figure>"
+        f"<h2>Training loss</h2>{svg.legend([row.name for row in rows])}"
+        f'<figure class="wide">{plot}<figcaption>The mean over the tokens that the student learns to write.'
+        f" {SAME_DATA if grid else TWO_TARGETS}</figcaption></figure>"
     )
+
+
+SAME_DATA = "The students with the most examples."
+TWO_TARGETS = (
+    "A student of traces writes many tokens that are easy to foresee, one of answers few that are hard: compare shapes,"
+    " not heights. The answers&rsquo; curve shows how far guessing goes."
+)
 
 
 def _samples(report: Mapping[str, Any], runs: Sequence[Run], curate: str | os.PathLike[str]) -> str:
@@ -169,26 +187,6 @@ def _answers(run: Run, task: str) -> dict[str, tuple[str, str]]:
     return {s.problem_id: (s.text, v.outcome) for s, v in mine}
 
 
-def _data(report: Mapping[str, Any]) -> str:
-    """The funnel from problems to rows."""
-    counts = report["curation"]
-    if not counts:
-        return ""
-    rows = "".join(
-        f'<tr><td>{html.escape(name.replace("_", " "))}</td><td class="n">{value:,}</td></tr>'
-        for name, value in counts.items()
-        if isinstance(value, int)
-    )
-    return (
-        "<h2>Where the data came from</h2><p>A program plays the teacher behind a real HTTP endpoint; it is sometimes"
-        " wrong, cut short, or refuses. Every answer was graded against the exact solution, and only right ones became"
-        " training rows. Problems that repeat a held-out one, or share a long run of words with one, were taken out:"
-        f" <strong>{counts.get('problems_like_a_held_out_one', 0):,} went, none is left</strong>.</p>"
-        '<div class="scroll"><table><tr><th>from problems to rows</th><th class="n">count</th></tr>'
-        f"{rows}</table></div>"
-    )
-
-
 def _made(report: Mapping[str, Any], runs: Sequence[Run], times: Mapping[str, float]) -> str:
     """Sizes, steps and seconds."""
     head = "".join(f"<th>{name}</th>" for name in ("student", "parameters", "steps", "last loss", "trained in"))
@@ -215,27 +213,40 @@ def _made(report: Mapping[str, Any], runs: Sequence[Run], times: Mapping[str, fl
 
 def _grid_head(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
     best = max(runs, key=lambda run: report["accuracy"][run.name])
+    name = f"best: {best.parameters:,} parameters, {best.examples:,} examples"
     return (
         "<h1>How much data and how large a student does reasoning need?</h1>"
         f"<p>{len(runs)} students of several sizes, each trained from random weights for the same number of steps on a"
         " different number of verified traces, and asked the same held-out problems.</p>"
-        f'<div class="cards">{_card(report, best.name, 0).replace("<span>", "<span>best: ", 1)}</div>'
+        f'<div class="cards">{_card(report, best.name, _sizes(runs).index(best.parameters), name)}</div>'
     )
 
 
+def _sizes(runs: Sequence[Run]) -> list[int]:
+    return sorted({run.parameters for run in runs})
+
+
+def _most_examples(runs: Sequence[Run]) -> list[Run]:
+    """Of each size the student with the most examples."""
+    most = max(run.examples for run in runs)
+    return sorted((run for run in runs if run.examples == most), key=lambda run: run.parameters)
+
+
 def _frontier(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
-    """Accuracy over the number of examples, a line for each size."""
-    sizes = sorted({report["training"][run.name]["parameters"] for run in runs})
-    rows = []
-    for index, size in enumerate(sizes):
-        mine = [run for run in runs if report["training"][run.name]["parameters"] == size]
-        score = lambda run: report["tasks"][run.name][report["task"]]["score"]
-        points = [_point(score(run), report["training"][run.name]["examples"]) for run in mine]
-        name = f"{size:,} parameters"
-        rows.append(svg.Line(name=name, points=sorted(points, key=lambda p: p.x), colour=index))
+    """Accuracy over the number of examples, a line for each size, and the same as a table."""
+    score = lambda run: report["tasks"][run.name][report["task"]]["score"]
+    rows, cells = [], []
+    for index, size in enumerate(_sizes(runs)):
+        mine = sorted((run for run in runs if run.parameters == size), key=lambda run: run.examples)
+        points = [_point(score(run), run.examples) for run in mine]
+        rows.append(svg.Line(name=f"{size:,} parameters", points=points, colour=index))
+        cells += [(f"{size:,}", f"{int(p.x):,}", f"{p.y:.1%}", f"{p.low:.1%} to {p.high:.1%}") for p in points]
     plot = svg.lines(rows, "training examples", "right answers", "accuracy by examples", log_x=True, share=True)
+    head = "".join(f'<th class="n">{name}</th>' for name in ("parameters", "examples", "right", "interval"))
+    body = "".join("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in row) + "</tr>" for row in cells)
     return (
         f"<h2>Accuracy by size and data</h2>{svg.legend([row.name for row in rows])}"
         f'<figure class="wide">{plot}<figcaption>Thin lines: {report["confidence"]:.0%} intervals. The number of'
         " examples is on a logarithmic axis.</figcaption></figure>"
+        f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
     )

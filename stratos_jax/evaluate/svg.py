@@ -63,11 +63,12 @@ def lines(
     move = math.log10 if log_x else float
     xs = [move(p.x) for row in rows for p in row.points] or [0.0, 1.0]
     ys = [p.y for row in rows for p in row.points] or [1.0]
-    top = 1.0 if share else _nice(max(ys))
-    low, high = min(xs), max(xs)
+    step = 0.25 if share else _nice(max(ys) / 4)
+    ticks = [step * i for i in range(math.ceil((1.0 if share else max(ys)) / step - 1e-9) + 1)]
+    top = ticks[-1]
+    low, high = min(xs) if log_x else 0.0, max(xs)
     pad = (high - low) * 0.04 if log_x else 0.0
     plot = _Frame(width, height, low - pad, max(high + pad, low + 1e-9), 0.0, top)
-    ticks = [top * i / 4 for i in range(5)]
     parts = [plot.y_axis(ticks, (lambda v: f"{v:.0%}") if share else (lambda v: f"{v:.3g}"), y_label)]
     for tick in _x_ticks(rows, low, high, log_x):
         parts.append(_text(plot.x(move(tick)), height - BOTTOM + 16, f"{tick:,.0f}"))

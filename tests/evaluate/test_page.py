@@ -7,10 +7,10 @@ import re
 import pytest
 
 from stratos_jax import store
-from stratos_jax.evaluate import compare, page, statistics, svg
+from stratos_jax.evaluate import compare, page, page_data, statistics, svg
 from stratos_jax.evaluate.compare import Run
 from stratos_jax.evaluate.config import EvaluateConfig
-from stratos_jax.types import Sample, Verdict
+from stratos_jax.types import Sample, UserError, Verdict
 
 CELLS = [(kind, level) for kind in ("dial", "total") for level in ("easy", "hard")]
 
@@ -54,7 +54,7 @@ def test_the_first_screen_says_what_the_figures_say(tmp_path, right, said):
     text = page.render(report, runs, tmp_path, {"traces/train": 61.0})
     assert f"<strong>{said}.</strong>" in text
     for count in right:
-        assert f"{count} of 40 right" in text and f"<b>{count / 40:.0%}</b>" in text
+        assert f"{count} of 40 right" in text and f"<b>{count / 40:.1%}</b>" in text
     assert "61 s" in text
 
 
@@ -111,3 +111,47 @@ def test_bars_reach_their_values():
     plot = svg.bars(["a"], [("x", [svg.Point(x=0, y=0.5, low=0.4, high=0.6)])], "n", "plot")
     height = float(re.search(r'<rect[^>]*height="([\d.]+)"', plot).group(1))
     assert height == pytest.approx((220 - svg.TOP - svg.BOTTOM) / 2, abs=0.2)
+
+
+@pytest.mark.parametrize("most, top", [(6.1, "8"), (0.9, "1"), (40.0, "40")])
+def test_a_loss_plot_ends_little_above_its_highest_point(most, top):
+    row = svg.Line(name="x", points=[svg.Point(x=1, y=most), svg.Point(x=90, y=0.1)], colour=0)
+    plot = svg.lines([row], "step", "loss", "plot")
+    ticks = re.findall(r'class="end"[^>]*>([^<]*)<', plot)
+    assert ticks[0] == "0" and ticks[-1] == top and ">0<" in plot
+
+
+def curated(folder, question):
+    """A data set of one row, a held-out problem, and one problem that was taken out."""
+    thought = "<|begin_of_thought|>\n\na:1+2=3 b:3+4=7 c:7+1=8 check c:7+1=8 ok\n\n<|end_of_thought|>\n\n"
+    solution = "<|begin_of_solution|>\n\n\\boxed{8}\n\n<|end_of_solution|>"
+    turns = [{"from": "user", "value": "Add a+2 b+4 c+1."}, {"from": "assistant", "value": thought + solution}]
+    store.jsonl.write_jsonl(folder / "dataset.jsonl", [{"id": "r", "conversations": turns}])
+    store.jsonl.write_jsonl(
+        folder / "held_out.jsonl", [{"id": "h0", "source": "s", "kind": "math", "question": question}]
+    )
+    hit = {"problem_id": "t7", "other_id": "h0", "how": "ngram", "shared": "the same <words>"}
+    store.jsonl.write_jsonl(folder / "overlap.jsonl", [hit])
+    return folder
+
+
+def test_the_page_shows_an_example_and_what_was_kept_out(tmp_path):
+    folder = curated(tmp_path, "Add a+9 b+9.")
+    text = page_data.example(folder)
+    assert "Add a+2 b+4 c+1." in text and text.count("\\boxed{8}") == 2 and "<|" not in text
+    text = page_data.funnel({"problems": 9, "problems_like_a_held_out_one": 1}, folder)
+    assert "<strong>1 went</strong>" in text and "the same &lt;words&gt;" in text
+    assert "none of the 1 rows asks one of the 1 held-out questions" in text
+
+
+def test_a_held_out_problem_in_the_training_data_is_no_page(tmp_path):
+    with pytest.raises(UserError, match="(?s)1 held-out problems are in the training data.*--from curate"):
+        page_data.funnel({"problems": 9}, curated(tmp_path, "add a+2  b+4 c+1."))
+
+
+def test_a_grid_draws_losses_of_one_student_of_each_size(tmp_path):
+    grid = [(size, n) for size in (1000, 4000, 9000) for n in (100, 1000, 5000)]
+    runs = [make_run(tmp_path / f"{s}_{n}", f"{s}_{n}", 10 + n // 500, s, n) for s, n in grid]
+    text = page.render(report_of(runs), runs, tmp_path, {})
+    assert text.count("<polyline") == 6  # three sizes in each of two plots: colours do not repeat
+    assert "best: 1,000 parameters, 5,000 examples" in text and text.count("<tr><td") >= 9
