@@ -35,8 +35,8 @@ def _set(p: Parser) -> Node:
     start = p.at
     conditions, p.conditions = p.conditions, []
     try:
-        head = _set_head(p)
-        if p.peek().text in ("|", "mid", ":") or (p.peek().kind == "where"):
+        head = _set_head(p) if p.peek().text != "ldots" else Node("ldots")
+        if head.op != "ldots" and p.peek().text in ("|", "mid", ":") or (p.peek().kind == "where"):
             p.take()
             p.bars = 0
             tail = p.statement()

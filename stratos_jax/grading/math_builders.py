@@ -4,7 +4,7 @@ In: two trees. Out: True, False, or None where they are not of this kind. Both b
 coordinates, named after their places.
 """
 
-from stratos_jax.grading import math_sets
+from stratos_jax.grading import math_curves
 from stratos_jax.grading.math_same import Context
 from stratos_jax.grading.math_tree import Node, rename, replace, symbols
 
@@ -20,10 +20,10 @@ def same_points(gold: Node, answer: Node, context: Context) -> bool | None:
     if left is None or right is None or symbols(left) != symbols(right):
         return None if left is None or right is None else False
     if left.value == right.value == ("=",):
-        return math_sets.same_equation(left, right)
+        return math_curves.same_equation(left, right)
     if len(left.args) == len(right.args) == 2 and left.value == right.value == ("!=",):
-        return math_sets.same_equation(*(Node("rel", n.args, ("=",)) for n in relations if n))
-    return math_sets.same_inequality(left, right, context)
+        return math_curves.same_equation(*(Node("rel", n.args, ("=",)) for n in relations if n))
+    return math_curves.same_inequality(left, right, context)
 
 
 def _is_point_set(node: Node) -> bool:

@@ -42,6 +42,12 @@ EXCEPT = re.compile(
     r"(?:x\s+(?:is|in|can be)\s+)?(?:all|any)\s+real(?:s|\s+numbers?|\s+values?)?(?:\s+[a-z])?,?\s+"
     r"(?:except(?:\s+for)?|other\s+than|excluding|but\s+not)\s+(?:[a-z]\s*=\s*)?(.+)"
 )
+KIND = re.compile(
+    r"^(?:\\(?:text|mbox)\{\s*)?(?:all|any|every|the)\s+(?P<positive>positive\s+)?"
+    r"(?P<kind>real numbers?|reals|integers?)\s+"
+    r"(?:\}?\s*[a-z]\s*\\?(?:text\{)?\s*)?(?:that are\s+)?"
+    r"(?P<how>greater than or equal to|greater than|less than or equal to|less than|at least|at most)(?:\s*\})?"
+)
 SPAN = re.compile(r"(?:from|between)\s+(\S+)\s+(?:to|and)\s+(\S+?),?\s+(inclusive|exclusive)")
 BRACKETED = re.compile(r"[(\[]\s*-?\d{1,3}(?:,\d{3})+\s*[)\]]")  # a tuple, though it looks like one large number
 BASED = re.compile(r"\(?([0-9][0-9A-Fa-f]*)\)?_\(?(\d{1,2}|[a-z]+)\)?", re.I)
@@ -114,11 +120,12 @@ def readings(text: str) -> list[Node]:
             return [Node("base", value=(based.group(1).upper(), base))]
     if named := named_family(bare(text)):
         return [named]
+    text = KIND.sub(_named_kind, text)
     if span := SPAN.fullmatch(bare(text)):
         ends = "()" if span.group(3) == "exclusive" else "[]"
         text = f"{ends[0]}{span.group(1)},{span.group(2)}{ends[1]}"
     trees: list[Node] = []
-    for thousands in (False,) if BRACKETED.fullmatch(text) else (True, False):
+    for thousands in (False,) if BRACKETED.search(text) else (True, False):
         try:
             tokens = rewrite(tokenize(text, thousands=thousands))
             parser = Parser(tokens)
@@ -130,6 +137,16 @@ def readings(text: str) -> list[Node]:
             continue
         trees += [t for t in found if t not in trees]
     return trees
+
+
+def _named_kind(found: re.Match) -> str:
+    """All integers greater than 3: n > 3 with n an integer."""
+    sign = {"greater": ">", "less": "<", "at": "\\ge" if "least" in found["how"] else "\\le"}[found["how"].split()[0]]
+    sign = {">": "\\ge", "<": "\\le"}[sign] if "equal" in found["how"] else sign
+    whole = found["kind"].startswith("integer")
+    if found["positive"] and (not whole or "\\ge" != sign != ">"):
+        return found.group()
+    return rf"n\in\mathbb{{Z}}, n {sign} " if whole else f"x {sign} "
 
 
 def pairs(golds: list[Node], answers: list[Node]) -> list[tuple[Node, Node]]:
@@ -158,7 +175,7 @@ def same_tokens(gold: str, answer: str) -> bool:
 def safe_for_library(gold: str, answer: str, golds: list[Node], answers: list[Node]) -> bool:
     """No words that math-verify would skip, and no shape that it is known to misjudge."""
     for text in (gold, answer):
-        if "dots" in text or "..." in text:
+        if "dots" in text or "..." in text or re.search(r"\d\)?_", text):
             return False
         spoken = " ".join(re.findall(r"\\(?:text|mbox|textbf|textrm|textit)\s*\{([^}]*)\}", text))
         spoken += " " + " ".join(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", " ", text)))

@@ -22,7 +22,7 @@ from stratos_jax.grading.math_tree import Node, symbols
 DIGITS = 40
 ANGLED = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "cis"))
 MAX_LOG2 = mpmath.mpf(10) ** 9  # of a floating one
-MAX_TERMS = 2_000
+MAX_TERMS = 5_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -160,7 +160,7 @@ def _div(node: Node, env: Env) -> Any:
 def _pow(node: Node, env: Env) -> Any:
     base, exponent = evaluate(node.args[0], env), scalar(node.args[1], env)
     if isinstance(base, Matrix):
-        raise Unreadable("power of a matrix")
+        return _matrix_power(base, exponent)
     if base == 0:
         if mp.re(exponent) <= 0 and exponent != 0:
             raise Undefined("division by zero")
@@ -171,6 +171,14 @@ def _pow(node: Node, env: Env) -> Any:
     if abs(exponent) * abs(mp.log(abs(base), 2)) > MAX_LOG2:
         raise Huge("power")
     return mp.power(base, exponent)
+
+
+def _matrix_power(base: Matrix, exponent: Any) -> Matrix:
+    size = base.shape[0]
+    if base.shape != (size, size) or exponent != mp.nint(mp.re(exponent)) or not -1 <= exponent <= 64:
+        raise Unreadable("power of a matrix")
+    whole = mp.matrix([base.entries[i * size : (i + 1) * size] for i in range(size)]) ** int(exponent)
+    return Matrix(base.shape, [whole[i, j] for i in range(size) for j in range(size)])
 
 
 def _odd_root(node: Node) -> Fraction | None:

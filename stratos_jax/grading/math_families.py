@@ -24,11 +24,12 @@ DOMAINS = {"INTEGERS": None, "NATURALS": 1, "NONNEGATIVE_INTEGERS": 0}
 NAMED = {"INTEGERS": (1, 0, None), "EVENS": (2, 0, None), "ODDS": (2, 1, None), "NATURALS": (1, 1, 0),
          "NONNEGATIVE_INTEGERS": (1, 0, 0)}  # fmt: skip
 ALL_OF = (
-    r"(?:[a-z] (?:is|are|must be) )?(?:all |any |every |a |the )?(?:integers? |numbers? )?"
+    r"(?:[a-z] (?:is|are|must be) )?(?:all |any |every |a |the )?(?P<positive>positive )?(?:integers? |numbers? )?"
     r"(?:[a-z] )?(?:that are |which are )?"
 )
 MULTIPLES = re.compile(ALL_OF + r"(?:multiples? of|divisible by) \$?(\d+)")
 POWERS = re.compile(ALL_OF + r"(?:(?:non-?negative )?integer )?powers? of (\d{1,3})")
+PRIME = re.compile(r"(?:all )?(?:[a-z] is (?:a |any )?prime(?: number)?|[a-z] prime|primes? [a-z])")
 SQUARES = re.compile(ALL_OF + r"(?:a )?perfect (square|cube)s?")
 
 
@@ -49,14 +50,21 @@ def number(value: int) -> Node:
 def named_family(text: str) -> Node | None:
     """Multiples of 3, numbers divisible by 3; powers of 2; perfect squares."""
     text = " ".join(text.lower().strip(" .").split())
-    if found := MULTIPLES.fullmatch(text):
-        return Node("cong", (Node("missing"), number(0), number(int(found.group(1)))))
     index = Node("sym", value="_k")
+    found = MULTIPLES.fullmatch(text)
+    if found and found["positive"]:
+        least = Node("rel", (index, number(1)), (">=",))
+        return Node("given", (Node("mul", (number(int(found.group(2))), index)), least))
+    if found:
+        return Node("cong", (Node("missing"), number(0), number(int(found.group(2)))))
     least = Node("rel", (index, number(0)), (">=",))
-    if found := POWERS.fullmatch(text):
-        return Node("given", (Node("pow", (number(int(found.group(1))), index)), least))
+    if (found := POWERS.fullmatch(text)) and not found["positive"]:
+        return Node("given", (Node("pow", (number(int(found.group(2))), index)), least))
     if found := SQUARES.fullmatch(text):
-        return Node("given", (Node("pow", (index, number(2 if found.group(1) == "square" else 3))), least))
+        least = Node("rel", (index, number(1 if found["positive"] else 0)), (">=",))
+        return Node("given", (Node("pow", (index, number(2 if found.group(2) == "square" else 3))), least))
+    if PRIME.fullmatch(text):
+        return Node("special", value="PRIMES")
     return None
 
 
@@ -157,7 +165,12 @@ def _listed(node: Node) -> Family | None:
     both = args[0].op == "ldots"
     values = [exact(a) if a.op != "ldots" else None for a in args[both:-1]]
     known = [v for v in values if v is not None]
-    if len(known) < 3 or len(known) != len(values) or len({b - a for a, b in zip(known, known[1:])}) != 1:
+    if len(known) < 3 or len(known) != len(values):
+        return None
+    if not both and len(known) > 3 and known[0] and len({b / a if a else None for a, b in zip(known, known[1:])}) == 1:
+        power = Node("pow", (Node("num", value=(known[1] / known[0], None)), Node("sym", value="_k")))
+        return Family(Node("mul", (Node("num", value=(known[0], None)), power)), "_k", 0, True)
+    if len({b - a for a, b in zip(known, known[1:])}) != 1:
         return None
     start, step = (Node("num", value=(v, None)) for v in (known[0], known[1] - known[0]))
     return Family(_progression(start, step), "_k", None if both else 0, True) if known[1] != known[0] else None
@@ -243,6 +256,9 @@ def independent_signs(node: Node) -> list[Node]:
 def same_families(gold: Node, answer: Node) -> bool | None:
     """Whether two trees describe the same union of families; None if that is not what they are."""
     left, right = families(gold), families(answer)
+    names = [_unknowns(node) for node in (gold, answer)]
+    if left and right and names[0] and names[1] and names[0] != names[1]:
+        return False  # x = k pi is no y = k pi
     if left is None and right is not None and all(f.declared for f in right):
         left = [line] if (line := _half_line(gold)) else None
     if right is None and left is not None and all(f.declared for f in left):
@@ -260,6 +276,15 @@ def same_families(gold: Node, answer: Node) -> bool | None:
         return _contains(left, right) and _contains(right, left)
     except (Unreadable, Undefined, Huge, ZeroDivisionError, OverflowError):
         return None
+
+
+def _unknowns(node: Node) -> frozenset[str]:
+    """The names of coordinates that a family is said to be the values of."""
+    if node.op == "rel" and node.value == ("=",) and node.args[0].op == "sym":
+        return frozenset((node.args[0].value,)) & {"x", "y", "z", "theta"}
+    if node.op in ("list", "given", "union", "rel"):
+        return frozenset().union(*map(_unknowns, node.args))
+    return frozenset()
 
 
 def _adopt_domain(members: list[Family], others: list[Family]) -> list[Family]:

@@ -71,6 +71,7 @@ WORDS = re.compile(r"[A-Za-z]+(?:['-](?=[A-Za-z]{2})[A-Za-z]+|'t\b)*")
 ROMAN = r"\\(?:mathrm|text)\{([^{}]*)\}"
 SPELLINGS = [  # one spelling for another, before anything else is read
     (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+    (r"\\forall\s*", r"\\text{ for all }"),
     (r"\bper\s+cent\b", "percent"),
     (r"([A-Za-z])\s*(?::|\\colon)\s*([A-Za-z])\s*\\(?:long)?mapsto(?![A-Za-z])", r"\1(\2)="),
     (r"\{\}\s*_\s*\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?", r"\\binom{\1}{\2}"),
@@ -184,7 +185,7 @@ def _lex_group(inner: str, number: re.Pattern, tokens: list[Token], *, roman: bo
         previous.kind in ("num", "word") or previous.text == "/"
         or spaced and previous.text in ("}", ")") and math_words.unit(word) is not None
     )  # fmt: skip
-    if roman and not amount and re.fullmatch(r"[A-Za-z]", word):
+    if roman and (word in ("i", "e") or not amount and re.fullmatch(r"[A-Za-z]", word)):
         tokens.append(Token("sym", word, spaced=spaced))
         return
     if word in math_words.FUNCTIONS and (roman or not math_words.unit(word)) and word not in ("max", "min", "floor"):

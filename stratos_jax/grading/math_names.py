@@ -11,7 +11,7 @@ from mpmath import mp
 
 from stratos_jax.grading.math_eval import Env, Matrix
 from stratos_jax.grading.math_same import GAP, Context, real_points, same_value, values_at
-from stratos_jax.grading.math_tree import Node, rename, symbols
+from stratos_jax.grading.math_tree import Node, rename, replace, symbols
 
 CONSTANT = re.compile(r"[CcKkABDab](_\{?\d\}?)?")
 
@@ -44,8 +44,18 @@ def same_up_to_constants(gold: Node, answer: Node, context: Context) -> bool:
             return True
     if len(ours) > 1:
         return False
+    opposite = replace(answer, theirs[0], Node("neg", (Node("sym", value=ours[0]),)))
+    if marked[0] and _shifts(gold, ours[0]) and same_value(gold, opposite, context):
+        return True
     moved = rename(answer, {theirs[0]: ours[0]})
     return _additive(gold, ours[0]) and _additive(moved, ours[0]) and _differ_by_constant(gold, moved, ours[0])
+
+
+def _shifts(node: Node, name: str) -> bool:
+    """The constant stands beside a term: C - x."""
+    if node.op == "add" and Node("sym", value=name) in (*node.args, *(a.args[0] for a in node.args if a.op == "neg")):
+        return True
+    return any(_shifts(arg, name) for arg in node.args)
 
 
 def _additive(node: Node, name: str) -> bool:

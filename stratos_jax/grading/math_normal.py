@@ -9,7 +9,7 @@ from stratos_jax.grading import math_families
 from stratos_jax.grading.math_exact import exact
 from stratos_jax.grading.math_phrases import NEUTRAL
 from stratos_jax.grading.math_same import decimal
-from stratos_jax.grading.math_tree import Node, has, symbols
+from stratos_jax.grading.math_tree import Node, has, replace, symbols
 
 MAX_ITEMS = 400
 
@@ -17,6 +17,10 @@ MAX_ITEMS = 400
 def plain(node: Node) -> Node:
     if node.op == "list":
         node = _grouped(_split_conditions(node))
+    if node.op in ("list", "builder"):
+        node = _enumerated(node)
+    if node.op in ("add", "mul", "neg", "div") and has(node, "tuple") and not _is_point(node):
+        node = _as_vectors(node)  # (1, 3, 0) + t(2, -1, 4)
     if _is_chain(node):
         node = _chain(node)
     if node.op == "rel" and node.value == ("=",) and not symbols(node) and not has(node, "words", "missing", "call"):
@@ -26,6 +30,32 @@ def plain(node: Node) -> Node:
     if node.op == "rel" and node.args[0].op == "missing" and len(node.args) == 2 and node.value in (("=",), ("in",)):
         return plain(node.args[1])
     return node
+
+
+def _is_point(node: Node) -> bool:
+    return node.op == "mul" and node.args[0].op == "sym" and node.args[0].value.isupper()
+
+
+def _as_vectors(node: Node) -> Node:
+    if node.op == "tuple" and node.value == "()" and len(node.args) > 1:
+        return Node("vector", node.args)
+    return Node(node.op, tuple(map(_as_vectors, node.args)), node.value) if node.args else node
+
+
+def _enumerated(node: Node) -> Node:
+    """2k + 1, k = 0, 1, 2 and {2k + 1 : k = 0, 1, 2}: the values one by one."""
+    head, conditions = node.args[0], node.args[1:]
+    first = conditions[0] if conditions else head
+    if len(symbols(head)) != 1 or head.op in ("sym", "rel", "list", "tuple") or first.op != "rel":
+        return node
+    name = first.args[0]
+    if first.value not in (("=",), ("in",)) or name.op != "sym" or symbols(head) != {name.value}:
+        return node
+    values = first.args[1].args if first.args[1].op == "set" else (first.args[1], *conditions[1:])
+    listed = [v for v in _fill_dots(tuple(values)) or [] if exact(v) is not None] if not has(node, "words") else []
+    if len(listed) < 2 or len(listed) < len(values):
+        return node
+    return Node("set", tuple(replace(head, name.value, v) for v in listed))
 
 
 def _is_chain(node: Node) -> bool:
@@ -93,6 +123,14 @@ def shape_of(node: Node) -> str:
     if node.op == "matrix" and 1 in node.value or node.op == "vector":
         return "vector"
     return node.op if node.op in ("set", "tuple", "list") else "one"
+
+
+def word_label(node: Node) -> str | None:
+    """The word before a set or an interval: decreasing on (0, 1)."""
+    if node.op == "rel" and node.value == ("=",) and node.args[0].op == "sym":
+        name = node.args[0].value
+        return name.lower() if len(name) > 2 and name.isalpha() else None
+    return None
 
 
 def strip_tuple_label(node: Node) -> Node:
@@ -211,6 +249,10 @@ def spelled(node: Node) -> str:
     """The letters of a label: AB for A times B and for the segment AB; the m of an angle's measure is dropped."""
     if node.op == "mul" and node.args[0] == Node("sym", value="m"):
         return spelled(node.args[1])
+    if node.op == "fn" and node.value == "abs" and node.args[0].op == "mul":  # |AB|
+        return spelled(node.args[0])
+    if node.op == "mul" and all(a.op == "sym" and len(a.value) == 1 and a.value.isupper() for a in node.args):
+        return "".join(sorted(a.value for a in node.args))
     if node.op == "sym":
         return node.value.removesuffix("_overline").removesuffix("_bar")
     return "".join(map(spelled, node.args)) if node.op in ("mul", "paren") else f"<{node.op} {node.value}>"
@@ -228,7 +270,9 @@ def same_quantity(ours: Node, theirs: Node) -> bool:
     call, name = (ours, theirs) if ours.op == "call" else (theirs, ours)
     if call.op != "call" or name.op != "sym" or any(a.op != "sym" for a in call.args):
         return False
-    return call.value == name.value or name.value == "y" and call.value in ("f", "g", "h") and len(call.args) == 1
+    if call.value == name.value:
+        return True
+    return name.value == "y" and call.value.removesuffix("^-1") in ("f", "g", "h") and len(call.args) == 1
 
 
 def same_index(ours: Node, theirs: Node) -> tuple[str, str] | None:
@@ -247,6 +291,8 @@ def _label_stem(label: Node) -> str | None:
 
 def loose_label(label: Node) -> bool:
     """A name for the quantity that was asked for (S, Area, P(A)), not a coordinate or an unknown."""
+    if label.op == "mul" and all(arg.op == "sym" for arg in label.args):
+        return False  # AB is no AC
     if label.op == "sym":
         return label.value in NEUTRAL or len(label.value.split("_")[0]) == 1 and label.value[0].isupper()
     return True

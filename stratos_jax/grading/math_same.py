@@ -21,6 +21,7 @@ from stratos_jax.grading.math_exact import Huge, NoCase, TooLarge, Undefined, ex
 from stratos_jax.grading.math_size import surely_different
 from stratos_jax.grading.math_tree import Node, has, symbols, uses
 
+PERCENT_ASKED = re.compile(r"\b(?:what|as a|in|how many|the) percent(?:age)?\b", re.I)
 INTEGER_FUNCTIONS = frozenset(("factorial", "factorial2", "binom", "floor", "ceil", "gcd", "lcm"))
 REAL_LETTERS = frozenset("x y z w u v r theta phi t".split())
 
@@ -84,10 +85,10 @@ def _percent_of_nothing(gold: Node, answer: Node, problem: str) -> bool:
     """42 against 42%: a percentage that the problem does not ask for; without a problem, one of a value below 1."""
     if "%" not in used_units(answer):
         return False
-    if problem:
-        return "percent" not in problem.lower() and "%" not in problem
     value = _try_exact(gold)
-    return value is not None and abs(value) < 1
+    if value is not None and abs(value) < 1:
+        return not PERCENT_ASKED.search(problem)
+    return bool(problem) and "percent" not in problem.lower() and "%" not in problem
 
 
 def units_asked_for(gold: Node, answer: Node, problem: str) -> frozenset[str] | None:

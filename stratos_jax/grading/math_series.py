@@ -23,14 +23,35 @@ def series(first: list[Node], last: Node, op: str) -> Node:
     if len(first) < 2:
         raise Unreadable("series")
     if not any(symbols(node) for node in (*first, last)):
-        return _progression(first, last, op)
+        try:
+            return _progression(first, last, op)
+        except Unreadable:
+            pass
     for name in sorted(symbols(last)):
         for start in STARTS:
             if all(_same(replace(last, name, number(start + i)), term) for i, term in enumerate(first)):
                 return Node(
                     op, (replace(last, name, Node("sym", value=INDEX)), number(start), Node("sym", value=name)), INDEX
                 )
+    for end in sorted(_whole_numbers(last)):  # 1 + x + ... + x^8
+        body = _with_index(last, end)
+        for start in STARTS:
+            if end > start and all(
+                _same(replace(body, INDEX, number(start + i)), term) for i, term in enumerate(first)
+            ):
+                return Node(op, (body, number(start), number(end)), INDEX)
     raise Unreadable("series")
+
+
+def _whole_numbers(node: Node) -> set[Fraction]:
+    own = {node.value[0]} if node.op == "num" and node.value[0].denominator == 1 and node.value[0] > 2 else set()
+    return own.union(*map(_whole_numbers, node.args))
+
+
+def _with_index(node: Node, number: Fraction) -> Node:
+    if node.op == "num" and node.value[0] == number:
+        return Node("sym", value=INDEX)
+    return Node(node.op, tuple(_with_index(arg, number) for arg in node.args), node.value) if node.args else node
 
 
 def number(value: int | Fraction) -> Node:

@@ -12,10 +12,10 @@ from typing import Any
 
 from mpmath import mp
 
-from stratos_jax.grading.math_eval import Env, Matrix, evaluate, holds, same_number
-from stratos_jax.grading.math_exact import Huge, Undefined
+from stratos_jax.grading.math_curves import ERRORS, difference, real, roots
+from stratos_jax.grading.math_eval import ORDER, Env, holds, same_number
 from stratos_jax.grading.math_lex import Unreadable
-from stratos_jax.grading.math_same import Context, real_points, same_value
+from stratos_jax.grading.math_same import real_points
 from stratos_jax.grading.math_tree import Node, symbols
 
 ORDERED = frozenset(("<", ">", "<=", ">=", "!="))
@@ -43,9 +43,8 @@ PROBES = (
     2,
     3,
 )
-HALF_LINES = {"POSITIVE_REALS": ">", "NEGATIVE_REALS": "<", "NONNEGATIVE_REALS": ">="}
+HALF_LINES = {"POSITIVE_REALS": ">", "NEGATIVE_REALS": "<", "NONNEGATIVE_REALS": ">=", "NONPOSITIVE_REALS": "<="}
 WHOLE = {"INTEGERS": None, "NATURALS": 1, "NONNEGATIVE_INTEGERS": 0}
-ERRORS = (Undefined, Huge, ZeroDivisionError, ValueError, OverflowError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +71,8 @@ def as_reals(node: Node) -> Reals | None:
         return _combine(node.op, [_operand(arg) for arg in node.args])
     if node.op == "rel":
         return _relation(node)
+    if node.op == "cong":
+        return _congruent(node)
     if node.op == "given":
         return _all_of(list(node.args))
     if node.op == "builder":
@@ -94,13 +95,13 @@ def _interval(node: Node) -> Reals | None:
     def member(x: Any, env: Env) -> bool:
         above = low_open = _minus_infinity(low)
         if not low_open:
-            bound = _real(low, env)
+            bound = real(low, env)
             above = x > bound and not same_number(x, bound) or (left == "[" and same_number(x, bound))
         if not above:
             return False
         if high.op == "infty":
             return True
-        bound = _real(high, env)
+        bound = real(high, env)
         return x < bound and not same_number(x, bound) or (right == "]" and same_number(x, bound))
 
     return Reals(None, member, tuple(n for n in node.args if not _infinite(n)))
@@ -114,13 +115,6 @@ def _infinite(node: Node) -> bool:
     return node.op == "infty" or _minus_infinity(node)
 
 
-def _real(node: Node, env: Env) -> Any:
-    value = evaluate(node, env)
-    if isinstance(value, Matrix) or abs(mp.im(value)) > 1e-25:
-        raise Undefined("not real")
-    return mp.re(value)
-
-
 def _special(name: str) -> Reals | None:
     zero = Node("num", value=(Fraction(0), None))
     if name == "REALS":
@@ -129,20 +123,33 @@ def _special(name: str) -> Reals | None:
         return Reals(None, lambda x, env: False, ())
     if name in HALF_LINES:
         op = HALF_LINES[name]
-        return Reals(None, lambda x, env: x > 0 if op == ">" else x < 0 if op == "<" else x >= 0, (zero,))
+        return Reals(None, lambda x, env: bool(ORDER[op](x, mp.mpf(0))), (zero,))
     if name in WHOLE:
         least = WHOLE[name]
-        ends = tuple(Node("num", value=(Fraction(n), None)) for n in range(-3, 8))
+        ends = tuple(Node("num", value=(Fraction(n), None)) for n in range(-20, 61))
         return Reals(
             None, lambda x, env: same_number(x, mp.nint(x)) and (least is None or mp.nint(x) >= least), ends
         )  # fmt: skip
     return None
 
 
+def _congruent(node: Node) -> Reals | None:
+    """n = 1 (mod 2), n is odd."""
+    value, residue, modulus = node.args
+    if value.op != "sym" or symbols(residue) or symbols(modulus) or residue.op == "set":
+        return None
+    ends = tuple(Node("num", value=(Fraction(n), None)) for n in range(-20, 61))
+
+    def member(x: Any, env: Env) -> bool:
+        return same_number(x, mp.nint(x)) and (mp.nint(x) - real(residue, env)) % real(modulus, env) == 0
+
+    return Reals(value.value, member, ends)
+
+
 def _finite(node: Node) -> Reals | None:
     if any(n.op in ("tuple", "rel", "words", "list", "set", "special", "ldots") for n in node.args):
         return None
-    return Reals(None, lambda x, env: any(same_number(x, _real(n, env)) for n in node.args), node.args)
+    return Reals(None, lambda x, env: any(same_number(x, real(n, env)) for n in node.args), node.args)
 
 
 def _combine(op: str, parts: list[Reals | None]) -> Reals | None:
@@ -188,7 +195,7 @@ def _relation(node: Node, variable: str | None = None) -> Reals | None:
     shown = None if name == "_f" else name
     if all(arg == Node("sym", value=name) or name not in symbols(arg) for arg in node.args):
         return Reals(shown, member, tuple(arg for arg in node.args if name not in symbols(arg)))
-    curves = tuple((_difference(Node("rel", pair)), name) for pair in zip(node.args, node.args[1:]))
+    curves = tuple((difference(Node("rel", pair)), name) for pair in zip(node.args, node.args[1:]))
     return Reals(shown, member, (), curves)
 
 
@@ -236,7 +243,11 @@ def _list(node: Node) -> Reals | None:
     if node.value == "or":
         return _combine("union", parts)
     both = _combine("inter", parts)
-    if both is None or any(True for env in _environments(both) for x in _points([both], env) if _inside(both, x, env)):
+    if (
+        node.value == "and"
+        or both is None
+        or any(True for env in _environments(both) for x in _points([both], env) if _inside(both, x, env))
+    ):
         return both
     return _combine("union", parts)  # "x < 1, x > 10" means either
 
@@ -271,10 +282,10 @@ def _bounded_below_by_symbols(node: Node) -> Reals | None:
 
 
 def _points(sets: list[Reals], env: Env) -> list[Any]:
-    critical = [root for s in sets for curve, name in s.curves for root in _roots(curve, name, dict(env.values))]
+    critical = [root for s in sets for curve, name in s.curves for root in roots(curve, name, dict(env.values))]
     for bound in (b for s in sets for b in s.bounds):
         try:
-            critical.append(_real(bound, env))
+            critical.append(real(bound, env))
         except ERRORS:
             continue
     critical = sorted(critical)
@@ -302,99 +313,3 @@ def same_reals(gold: Node, answer: Node, integers: bool = False) -> bool | None:
         return True
     except Unreadable:
         return None
-
-
-# --- relations of several variables ---------------------------------------------------------------------------------
-
-
-def same_inequality(gold: Node, answer: Node, context: Context) -> bool | None:
-    """a + b > c against c - a < b; chains side by side."""
-    left, right = _ascending(gold), _ascending(answer)
-    if left is None or right is None or left.value != right.value:
-        return None if left is None or right is None else False
-    if len(left.args) == 2:
-        ratio = constant_ratio(_difference(left), _difference(right))
-        return ratio is not None and ratio > 0
-    return all(same_value(a, b, context) for a, b in zip(left.args, right.args))
-
-
-def _ascending(node: Node) -> Node | None:
-    if node.op != "rel" or not set(node.value) <= {"<", ">", "<=", ">="}:
-        return None
-    if set(node.value) <= {"<", "<="}:
-        return node
-    if set(node.value) <= {">", ">="}:
-        return Node("rel", node.args[::-1], tuple(op.replace(">", "<") for op in node.value[::-1]))
-    return None
-
-
-def _difference(node: Node) -> Node:
-    return Node("add", (node.args[0], Node("neg", (node.args[1],))))
-
-
-def constant_ratio(gold: Node, answer: Node) -> Any:
-    """The c with answer = c * gold at every sampled point; None if there is none."""
-    names = sorted(symbols(gold) | symbols(answer))
-    ratios = []
-    for values in real_points(names):
-        try:
-            left, right = _real(gold, Env(values)), _real(answer, Env(values))
-        except ERRORS:
-            continue
-        if abs(left) < 1e-12:
-            continue
-        ratios.append(right / left)
-    if len(ratios) < 4 or not all(same_number(r, ratios[0]) for r in ratios) or abs(ratios[0]) < 1e-15:
-        return None
-    return ratios[0]
-
-
-def same_equation(gold: Node, answer: Node) -> bool:
-    """The same curve: one side is a multiple of the other, or each vanishes where the other does."""
-    left, right = _difference(gold), _difference(answer)
-    names = sorted(symbols(left))
-    if names != sorted(symbols(right)) or not names:
-        return False
-    if constant_ratio(left, right) is not None:
-        return True
-    if len(names) < 2:
-        return False
-    return _vanishes_on(right, left, names) and _vanishes_on(left, right, names)
-
-
-def _vanishes_on(other: Node, curve: Node, names: list[str]) -> bool:
-    """Whether `other` is zero at real points that are found on `curve`."""
-    found = 0
-    for name in names[:2]:
-        for values in list(real_points([n for n in names if n != name]))[:6]:
-            for root in _roots(curve, name, values):
-                try:
-                    if abs(_real(other, Env({**values, name: root}))) > 1e-15:
-                        return False
-                except ERRORS:
-                    continue
-                found += 1
-    return found >= 3
-
-
-def _roots(curve: Node, name: str, values: dict[str, Any]) -> list[Any]:
-    def at(x: Any) -> Any:
-        return _real(curve, Env({**values, name: x}))
-
-    grid: list[tuple[Any, Any]] = []
-    roots = []
-    for step in range(-56, 57, 2):
-        x = mp.sinh(mp.mpf(step) / 8) + mp.mpf("0.00137")
-        try:
-            grid.append((x, at(x)))
-        except ERRORS:
-            continue
-    for (a, fa), (b, fb) in zip(grid, grid[1:]):
-        if fa * fb < 0:
-            try:
-                root = mp.findroot(at, (a, b), solver="anderson", tol=1e-30, maxsteps=60)
-                if abs(at(root)) < 1e-18:
-                    roots.append(root)
-            except ERRORS:
-                continue
-    return roots

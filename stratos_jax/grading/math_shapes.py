@@ -6,9 +6,9 @@ Lists and sets have no order unless the problem asks for one; tuples have.
 
 import itertools
 import re
-from fractions import Fraction
 
-from stratos_jax.grading import math_builders, math_families, math_sets, math_words
+from stratos_jax.grading import math_builders, math_curves, math_families, math_sets
+from stratos_jax.grading.math_conditions import harmless
 from stratos_jax.grading.math_lex import Unreadable
 from stratos_jax.grading.math_meaning import same_meaning, same_symbol
 from stratos_jax.grading.math_names import INTEGRATION, renamings, same_call, same_up_to_constants
@@ -28,6 +28,7 @@ from stratos_jax.grading.math_normal import (
     spelled,
     strip_tuple_label,
     unlabelled,
+    word_label,
 )
 from stratos_jax.grading.math_same import Context, same_value
 from stratos_jax.grading.math_tree import Node, has, rename, symbols
@@ -37,6 +38,7 @@ ORDER_ASKED = re.compile(
     r"respectively|in order|left to right|from (?:least|greatest|smallest|largest|lowest|highest|shortest|longest))\b"
 )
 INTEGERS_ASKED = re.compile(r"\b(?:integers?|natural numbers?|whole numbers?)\s+(?:values?\s+of\s+)?\$?[knmN]\b")
+FREE_LETTERS = frozenset("k l j t s".split())  # of a parameter; n, m, p and q are given by the problem
 RENAMED = frozenset("t s k n m l r a b c d u v p q j lambda mu alpha beta".split())
 
 
@@ -74,7 +76,7 @@ def _unconditional(gold: Node, answer: Node, context: Context) -> bool | None:
         return None
     bodies = [node.args[0] if node.op == "given" else node for node in (gold, answer)]
     conditions = [node.args[1:] if node.op == "given" else () for node in (gold, answer)]
-    if not all(_harmless(c, bodies[i]) for i in (0, 1) for c in conditions[i]):
+    if not all(harmless(c, bodies[i]) for i in (0, 1) for c in conditions[i]):
         found = math_sets.same_reals(gold, answer)
         if found is not None:
             return found
@@ -85,15 +87,6 @@ def _unconditional(gold: Node, answer: Node, context: Context) -> bool | None:
         if conditions[1]:
             return False if same_answer(bodies[0], bodies[1], context) is False else None
     return same_answer(bodies[0], bodies[1], context)
-
-
-def _harmless(condition: Node, body: Node) -> bool:
-    """It only says what kind of number a symbol is."""
-    if condition.op == "words":
-        return not any(w in math_words.DANGER - {"all", "any", "every"} for w in condition.value.split())
-    if condition.op in ("sym", "missing"):
-        return True
-    return condition.op == "rel" and condition.value == ("in",) and condition.args[1].op == "special"
 
 
 def _same_conditions(gold: tuple[Node, ...], answer: tuple[Node, ...], context: Context) -> bool:
@@ -132,8 +125,13 @@ def _is_number(node: Node) -> bool:
 
 def _listed_elements(node: Node, other: Node) -> Node:
     """1, 2, 3 beside {n in Z : 1 <= n <= 3} is a set."""
-    if other.op in ("builder", "diff", "inter") and node.op == "list" and not any(_is_region(a) for a in node.args):
-        return Node("set", node.args)
+    if other.op not in ("builder", "diff", "inter") or node.op not in ("list", "rel", "pm"):
+        return node
+    if node.op == "rel" and (node.value != ("=",) or node.args[0].op != "sym"):
+        return node
+    items = [unlabelled(item) for item in items_of(node) or []]
+    if items and not any(_is_region(a) or a.op in ("rel", "tuple") or symbols(a) for a in items):
+        return Node("set", tuple(items))
     return node
 
 
@@ -156,6 +154,9 @@ def _collections(gold: Node, answer: Node, context: Context) -> bool | None:
         return None
     if len(left) > MAX_ITEMS or len(right) > MAX_ITEMS:
         return None
+    words = [word_label(node) for node in (gold, answer)]
+    if all(words) and words[0] != words[1]:
+        return False
     if "tuple" in shapes:
         verdict = _tuples(gold, answer, left, right, shapes, context)
         if verdict is not None:
@@ -173,27 +174,18 @@ def _collections(gold: Node, answer: Node, context: Context) -> bool | None:
             if len(right) == 1 and distinct(labels[0]):  # one value for all that were asked for
                 return all(same_answer(item, right[0], context) for item in left)
             return _ordered(left, right, context)
-    curve = _one_curve(left, right) if len(right) == 1 else _one_curve(right, left) if len(left) == 1 else None
+    curve = (
+        math_curves.one_curve(left, right)
+        if len(right) == 1
+        else math_curves.one_curve(right, left)
+        if len(left) == 1
+        else None
+    )
     if curve is not None:
         return curve
     if ORDER_ASKED.search(context.problem) and "set" not in shapes:
         return _ordered(left, right, context)
     return _unordered(left, right, context)
-
-
-def _one_curve(branches: list[Node], whole: list[Node]) -> bool | None:
-    """y = 3 + sqrt x and y = 3 - sqrt x, against (y - 3)^2 = x."""
-    equations = [*branches, whole[0]]
-    if len(branches) < 2 or any(n.op != "rel" or n.value != ("=",) or len(n.args) != 2 for n in equations):
-        return None
-    names = {symbols(n) for n in equations}
-    if len(names) != 1 or len(next(iter(names))) < 2 or len({n.args[0] for n in branches}) != 1:
-        return None
-    product = Node("add", (branches[0].args[0], Node("neg", (branches[0].args[1],))))
-    for node in branches[1:]:
-        product = Node("mul", (product, Node("add", (node.args[0], Node("neg", (node.args[1],))))))
-    zero = Node("num", value=(Fraction(0), None))
-    return math_sets.same_equation(Node("rel", (product, zero), ("=",)), whole[0])
 
 
 def _tuples(
@@ -204,6 +196,9 @@ def _tuples(
     free = math_families.independent_signs(inner[0])
     if free and len(free) == len(right):
         return _unordered(free, right, context)
+    free = math_families.independent_signs(inner[1])
+    if free and len(free) == len(left):
+        return _unordered(left, free, context)
     if shapes == ["tuple", "tuple"]:
         if len(left) == len(right) == 1:
             return _same_tuple(inner[0], inner[1], context)
@@ -267,7 +262,7 @@ def _ordered(left: list[Node], right: list[Node], context: Context) -> bool:
 
 def _unordered(left: list[Node], right: list[Node], context: Context) -> bool:
     """The same values, however often each is written; a gold that repeats a value is a sequence, not a set."""
-    if len(left) > len({repr(a) for a in left}) and all(a.op == "num" for a in left):
+    if len(left) > len(set(left)) and not any(symbols(a) for a in left):
         return _ordered(left, right, context)
     return all(any(same_answer(a, b, context) for b in right) for a in left) and all(
         any(same_answer(a, b, context) for a in left) for b in right
@@ -312,7 +307,7 @@ def _both_labelled(gold: Node, answer: Node, ours: Node, theirs: Node, context: 
         return _expressions(left, right, context, function=ours)
     if index := same_index(ours, theirs):
         return index[1] not in symbols(right) and _expressions(left, rename(right, dict([index])), context, ours)
-    same = math_sets.same_equation(gold, answer) if not has(gold, "words") and not has(answer, "words") else False
+    same = math_curves.same_equation(gold, answer) if not has(gold, "words") and not has(answer, "words") else False
     if same:
         return True
     loose = all(loose_label(label) for label in (ours, theirs))
@@ -340,7 +335,8 @@ def _expressions(gold: Node, answer: Node, context: Context, function: Node | No
             arguments = frozenset().union(*(symbols(a) for a in function.args)) if function else frozenset()
             ours, theirs = symbols(gold) - arguments, symbols(answer) - arguments
             for names in renamings(ours, theirs):
-                free = function is not None and function.op == "call" or set(names.values()) <= math_families.PARAMETERS
+                parameters = set(names.values()) <= FREE_LETTERS and set(names) <= math_families.PARAMETERS
+                free = function.op == "call" or parameters
                 if free and not _named_in(context.problem, names) and same_value(gold, rename(answer, names), context):
                     return True
     except Unreadable:
@@ -381,8 +377,8 @@ def _relations(gold: Node, answer: Node, context: Context) -> bool | None:
             same_value(a, b, context) for a, b in zip(gold.args, answer.args)
         ):
             return True
-        return math_sets.same_equation(*(Node("rel", n.args, n.value) for n in (gold, answer)))
-    found = math_sets.same_inequality(gold, answer, context)
+        return math_curves.same_equation(*(Node("rel", n.args, n.value) for n in (gold, answer)))
+    found = math_curves.same_inequality(gold, answer, context)
     return False if found is None and gold.value != answer.value else found
 
 

@@ -34,6 +34,12 @@ TIME = re.compile(r"(\d{1,2})\s*:\s*(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I)
 CLOCK = re.compile(r"\b(?:what time|o'clock|a\.m\.|p\.m\.|clock|[AP]M)\b|\b[ap]\.m\.", re.I)
 SAME_WORD = {"converges": "convergent", "converge": "convergent", "diverges": "divergent", "diverge": "divergent"}
 CLASS_NOUNS = {"triangle", "series", "sequence", "player", "both", "figure", "curve", "color", "colour", "graph"}
+SAME_PHRASES = ({"INFINITY", "INFINITELY_MANY"}, {"YES", "TRUE"}, {"NO", "FALSE"})
+LEAD = re.compile(
+    r"(?:the (?:statement|answer|claim|series|limit|function|integral|equation|value) |it |this |that )"
+    r"(?:is |has )(?:an? )?"
+)
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 MAX_NAME_WORDS = 3  # a name or a short phrase; longer prose that differs may still mean the same
 
 
@@ -67,13 +73,15 @@ def same_words(gold: str, answer: str) -> bool | None:
     if any(p.fullmatch(bare(t).lower().strip(" .")) for p in (NONE, PARITY) for t in (gold, answer)):
         return None
     left, right = phrase(gold), phrase(answer)
+    if left in ("true", "false") and bare(answer) in ("T", "F"):
+        return left[0] == bare(answer).lower()
     if left is None or right is None:
         return None
     if left == right:
         return True
-    names = [math_words.PHRASE_OF.get(p) for p in (left, right)]
+    names = [_fixed_phrase(p) for p in (left, right)]
     if any(names):
-        if names[0] == names[1] or set(names) == {"INFINITY", "INFINITELY_MANY"}:
+        if names[0] == names[1] or set(names) in SAME_PHRASES:
             return True
         return False if all(names) or {"YES", "NO", "TRUE", "FALSE"} & set(names) else None
     contents = _content(left), _content(right)
@@ -198,8 +206,31 @@ def phrase(text: str) -> str | None:
     return words if text_mode or len(words) >= 3 else None
 
 
+def _fixed_phrase(words: str) -> str | None:
+    return math_words.PHRASE_OF.get(words) or math_words.PHRASE_OF.get(LEAD.sub("", words, count=1))
+
+
 def _content(words: str) -> list[str]:
     """The words that carry meaning; `not` and its kind always stay."""
-    dropped = {"the", "a", "an", "is", "are", "it", "will", "wins", "win", "due", "function", "answer", "s"}
-    kept = {SAME_WORD.get(w, math_words.stem(w)) for w in words.split() if w not in dropped}
+    dropped = {
+        "to",
+        "on",
+        "in",
+        "towards",
+        "the",
+        "a",
+        "an",
+        "is",
+        "are",
+        "it",
+        "will",
+        "wins",
+        "win",
+        "due",
+        "function",
+        "answer",
+        "s",
+    }
+    days = {day[:3]: day for day in WEEKDAYS}
+    kept = {days.get(w) or SAME_WORD.get(w, math_words.stem(w)) for w in words.split() if w not in dropped}
     return sorted(kept - CLASS_NOUNS or kept)

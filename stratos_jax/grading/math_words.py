@@ -136,6 +136,8 @@ PHRASES = {
     "NEGATIVE_REALS": "all negative real numbers|all negative reals|negative real numbers|negative reals",
     "NONNEGATIVE_REALS": "all nonnegative real numbers|all non-negative real numbers|all nonnegative reals|"
     "all non-negative reals|nonnegative real numbers",
+    "NONPOSITIVE_REALS": "all nonpositive real numbers|all non-positive real numbers|nonpositive real numbers|"
+    "all nonpositive reals|all non-positive reals|nonpositive reals|non-positive real numbers",
     "COMPLEX": "all complex numbers|complex numbers",
     "PRIMES": "all primes|all prime numbers|prime numbers|primes|any prime|every prime|any prime number",
     "EVENS": "all even integers|even integers|all even numbers|even numbers|any even integer",

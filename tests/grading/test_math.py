@@ -80,7 +80,12 @@ REFUSED = [  # accepted by math-verify or by other graders in use
     (r"1-\frac{1}{e}", r"1+\frac{1}{e}"), ("0.5", "50"), ("50", "0.5"), (r"\frac12", r"\frac21"), ("(1,2)", "(2,1)"),
     ("(1,2)", r"\{2,1\}"), ("[1,2]", "(1,2)"), ("42", r"\text{at least } 42"), ("42", r"\text{not } 42"),
     (r"\sqrt{2}\cos(2t-\pi/4)", r"\sqrt2\cos(2t+\pi/4)"), (r"\lfloor\log_2 n\rfloor+1", r"\lceil\log_2 n\rceil"),
-    ("x=5", "y=5"), ("I(0) e^{-t}", "I(0) e^{t}"), ("a+b+c", "a+b+c+1"), (r"\frac{x^3}{3}+C", r"\frac{x^3}{3}"),
+    ("x=5", "y=5"), ("f(x)=x^2+1", "f(t)=x^2+1"), ("[2,5]", "2,5"), (r"\textbf{(C) } 37", r"(C)\ 38"),
+    ("12{,}345", "(12,345)"), ("1,1,2,3", "1,2,3"), (r"\text{March }15", "15"), (r"\sin 75^\circ", r"\sin 75"),
+    (r"\frac34", r"\frac34\%"), ("(2,12)\\cup(12,102)", "(2,12)\\cup[12,102)"), ("52_8", "52_0"), ("k=n+1", "k=m+1"),
+    (r"x=\frac{\pi}{6}+\pi k", r"y=\frac{\pi}{6}+\pi k"), ("-2,-2", "-2"), ("AB=5", "AC=5"), ("A", r"\text{A or B}"),
+    (r"\text{decreasing on } (0,1)", r"\text{increasing on } (0,1)"), (r"x>3\text{ or }x<-3", r"x>3\text{ and }x<-3"),
+    (r"\mathbb{Z}", r"\{n\in\mathbb{Z}: n\ge2\}"), ("e^{-t/C}", "e^{t/C}"), ("I(0) e^{-t}", "I(0) e^{t}"), ("a+b+c", "a+b+c+1"), (r"\frac{x^3}{3}+C", r"\frac{x^3}{3}"),
     ("2RC+R+C", "RC+R+C"), ("e^{-100}", "e^{-200}"), ("0", r"e^{-100}"), (r"\sqrt{x^2}", "x"), ("5 cm", "5 m"),
     ("a_n=2n+1", "a_{n+1}=2n+1"), (r"\{x : x^2<4\}", r"\{x : x^2\le 4\}"), ("k=n+4", "k=n+5"), ("0.64N", "0.64"),
     (r"\pi", "3.14"), (r"\frac13", "0.33"), (r"10^{10^{10^{10}}}", "10^{10}"), ("AB=6, BC=8", "AB=8, BC=6"),
@@ -93,7 +98,33 @@ def test_known_false_accepts_are_refused():
     assert accepted == []
 
 
+READ = [  # families that others miss
+    ("1+2+\\cdots+n", r"\frac{n(n+1)}{2}"), (r"1+x+x^2+\cdots+x^8", r"\frac{x^9-1}{x-1}"), ("n!", r"1\cdot2\cdots n"),
+    (r"\{(x,y): x+y=1\}", r"\{(t,1-t): t\in\mathbb{R}\}"), (r"\{(x,y): x+y=1\}", r"\{(a,b)\mid a+b=1\}"),
+    (r"\{2,3,4,\ldots\}", r"\{n\in\mathbb{Z}: n\ge2\}"), (r"y=3\pm\sqrt{x}", "(y-3)^2=x"), (r"p\wedge q", r"q\land p"),
+    (r"\neg p\vee q", r"p\to q"), (r"2.5\text{ hours}", r"2\text{ hours }30\text{ minutes}"),
+    (r"3:45\text{ p.m.}", "15:45"), (r"\text{March }15", r"\text{15 March}"), ("42", r"\text{forty-two}"),
+    (r"\frac34", r"\text{three quarters}"), (r"e^{i\pi/3}", r"\text{cis } 60^\circ"), ("3-4i", r"\overline{3+4i}"),
+    (r"f(x)=x^2", r"f: x \mapsto x^2"), ("a_n=2^n", "a_k=2^k"), ("(0,\\infty)", r"\mathbb{R}^+"),
+    (r"\{1,3,5\}", r"\{2k+1: k=0,1,2\}"), (r"\{3k: k\in\mathbb{Z}\}", r"\text{all multiples of } 3"),
+    (r"\begin{pmatrix}2\\4\end{pmatrix}", "2(1,2)"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "[[1,2],[3,4]]"),
+    (r"x = (-1)^n\frac{\pi}{6}+n\pi", r"x=\frac{\pi}{6}+2k\pi \text{ or } x=\frac{5\pi}{6}+2k\pi"),
+]  # fmt: skip
+
+
+def test_families_that_others_miss_are_read():
+    records = [{"id": i, "gold": gold, "answer": answer} for i, (gold, answer) in enumerate(READ)]
+    refused = [(READ[int(v.id)], v.reason) for v in grade("math", records) if v.outcome != "right"]
+    assert refused == []
+
+
 def test_what_the_problem_asks_decides():
+    base = {"problem": "Write the number in base 6."}
+    assert verdict("321", "321_6", **base).outcome == "right" and verdict("321", "321_7", **base).outcome == "wrong"
+    assert verdict("42", r"42\%", problem="How many apples are there?").outcome == "wrong"
+    assert verdict("42", r"42\%", problem="What percent of them are red?").outcome == "right"
+    assert verdict("10:30", "1/3", problem="At what time do they meet?").outcome == "wrong"
+    assert verdict(r"n\ge 5", "n>4", problem="Find all positive integers $n$").outcome == "right"
     order = {"problem": "List the numbers in increasing order."}
     assert verdict("1,2,3", "3,2,1").outcome == "right"
     assert verdict("1,2,3", "3,2,1", **order).outcome == "wrong"
