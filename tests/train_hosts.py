@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+from stratos_jax import store
+
 CONFIG = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -22,7 +24,7 @@ def recipe():
         name="hosts",
         shards=ShardsConfig(sources=(SourceConfig(path="unused"),), row_tokens=training.ROW),
         model=training.model_config(),
-        mesh=MeshConfig(start_seconds=120.0, barrier_seconds=120.0, silence_seconds=30.0),
+        mesh=MeshConfig(start_seconds=600.0, barrier_seconds=600.0, silence_seconds=30.0),
         train=training.train_config(
             max_steps=24, remat="none", checkpoint=CheckpointConfig(every_steps=4), watchdog_seconds=600.0
         ),
@@ -33,8 +35,10 @@ def recipe():
 class Run:
     """One run folder, and the processes that work on it."""
 
-    def __init__(self, folder: pathlib.Path, shards: pathlib.Path, cache: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, shards: pathlib.Path | str, cache: pathlib.Path, url: str | None = None):
         self.folder, self.shards, self.cache = folder, shards, cache
+        self.url = url or str(folder)  # where the run is kept; `folder` holds its config and what processes printed
+        self.local = folder / "local"  # the temporary folder of the machine, for a run in a bucket
         self.processes: list[subprocess.Popen] = []
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.py").write_text(CONFIG.format(tests=str(pathlib.Path(__file__).parent)))
@@ -46,11 +50,14 @@ class Run:
         for host in range(hosts):
             log = self.folder / f"log-{time.monotonic_ns()}-{host}.txt"
             command = [sys.executable, "-m", "stratos_jax.cli", "train", str(self.folder / "config.py"), *overrides]
-            command += ["--dir", str(self.folder), "--shards", str(self.shards)]
+            command += ["--dir", self.url, "--shards", str(self.shards)]
             if hosts > 1:
                 command += ["--coordinator", f"127.0.0.1:{port}", "--num-hosts", str(hosts), "--host", str(host)]
             env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
             env |= {"JAX_COMPILATION_CACHE_DIR": str(self.cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            if store.is_remote(self.url):
+                self.local.mkdir(exist_ok=True)
+                env["TMPDIR"] = str(self.local)
             with open(log, "wb") as file:
                 process = subprocess.Popen(command, env=env, stdout=file, stderr=file, preexec_fn=preexec)
             self.processes.append(process)
@@ -84,13 +91,23 @@ class Run:
     def wait_for_checkpoint(self, seconds: float = 600.0) -> None:
         """Until a step is saved whole, so that there is something to go on from."""
         deadline = time.monotonic() + seconds
-        while not list((self.folder / "train" / "checkpoints").glob("*/integrity.json")):
+        while not any(file.url.endswith("/integrity.json") for file in self.files()):
             assert time.monotonic() < deadline, f"no checkpoint comes\n{self.output()}"
+            assert all(process.poll() is None for process in self.processes), self.output()
             time.sleep(0.02)
+
+    def files(self) -> list[store.Stat]:
+        """What the run folder holds."""
+        try:
+            return store.list_files(self.url)
+        except store.Missing:
+            return []
 
     def losses(self) -> list[float]:
         """Loss of each step so far."""
         path = self.folder / "train" / "metrics.jsonl"
+        if store.is_remote(self.url):
+            path = next(self.local.glob("stratos_run_*/metrics.jsonl"), path)
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line)["loss"] for line in lines]
 

@@ -79,6 +79,7 @@ def run(
         alive.phase("preflight", interruptible=True)
         meet(hosts, task, directory, mesh.barrier_seconds)
         this = prepare(train, mesh, model, shards_dir, directory, hosts, alive, task)
+        hosts.barrier("prepared", mesh.barrier_seconds)  # the first collective waits only 30 s for a late host
         state, start = restore_or_begin(this, load_initial)
         if hosts.is_primary and recipe is not None:
             store.write_text(store.join(directory, "recipe.json"), _json_text(recipe))
@@ -223,10 +224,16 @@ def restore_or_begin(this: Run, load_initial: LoadInitial | None) -> tuple[State
 def train_steps(this: Run, state: State, start: int) -> State:
     """The loop: feed, step, record, save; the device is never waited for."""
     train, alive = this.train, this.alive
+    alive.start_from(start)
+    alive.phase("compile", interruptible=True)
+    run_step = this.step.run.lower(state, this.step.abstract_batch).compile()
+    this.hosts.barrier("compiled", train.watchdog_seconds)
     leaf_names = ["/".join(str(k.key) for k in p) for p, _ in jax.tree_util.tree_leaves_with_path(state["params"])]
     recorder = metrics.Recorder(rates_of(this), leaf_names)
-    config = this.task if this.hosts.is_primary else None
-    sinks = metrics.Sinks(this.scratch, start, train.sinks, this.directory, config) if this.hosts.is_primary else None
+    sinks = None
+    if this.hosts.is_primary:
+        metrics.fetch(this.directory, this.scratch)
+        sinks = metrics.Sinks(this.scratch, start, train.sinks, this.directory, this.task)
     feed = Feed(this.loader, this.step.batch_shardings, start, this.num_steps)
     saver = checkpoint.Checkpointer(
         store.join(this.directory, "checkpoints"),
@@ -236,8 +243,6 @@ def train_steps(this: Run, state: State, start: int) -> State:
         warn=this.display.say,
     )
     saved = start
-    alive.start_from(start)
-    alive.phase("compile", interruptible=True)
 
     def record(records: list[metrics.Record]) -> None:
         for one in records:
@@ -262,6 +267,8 @@ def train_steps(this: Run, state: State, start: int) -> State:
         nonlocal saved
         record(recorder.drain())  # a bad step is found before it is saved
         alive.phase("save")
+        if sinks is not None:
+            metrics.put(this.scratch, this.directory)
         saver.save(step, state, {"task": this.task, "mesh": dict(this.mesh.shape)})
         saved = step
         recorder.restart_clock()
@@ -271,7 +278,7 @@ def train_steps(this: Run, state: State, start: int) -> State:
             for index, batch in feed:
                 done = index + 1
                 profile(this, index)
-                state, step_metrics = this.step.run(state, batch)
+                state, step_metrics = run_step(state, batch)
                 record(recorder.push(done, step_metrics))
                 if this.held_out is not None and (
                     done == this.num_steps or (train.eval_every_steps and done % train.eval_every_steps == 0)

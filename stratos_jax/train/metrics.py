@@ -113,7 +113,7 @@ class Sinks:
     """Where records go; only the primary host has any."""
 
     def __init__(self, directory: pathlib.Path, start: int, wanted: Sequence[str], name: str, config: Json):
-        self._jsonl = reopen(directory / "metrics.jsonl", start)
+        self._jsonl = reopen(directory / METRICS, start)
         self._board = self._wandb = None
         if "tensorboard" in wanted:
             self._board = _need("tensorboardX", "tensorboard").SummaryWriter(
@@ -139,6 +139,22 @@ class Sinks:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+METRICS = "metrics.jsonl"
+
+
+def put(scratch: pathlib.Path, directory: str) -> None:
+    """The records so far, beside the checkpoint that comes next: another machine may go on from there."""
+    if store.is_remote(directory):
+        store.write_bytes(store.join(directory, METRICS), (scratch / METRICS).read_bytes())
+
+
+def fetch(directory: str, scratch: pathlib.Path) -> None:
+    """The records that belong to the newest checkpoint, in place of whatever an earlier try left on this machine."""
+    url = store.join(directory, METRICS)
+    if store.is_remote(directory) and store.exists(url):
+        store.write_bytes(scratch / METRICS, store.read_bytes(url))
 
 
 def reopen(path: pathlib.Path, start: int) -> JsonlAppender:

@@ -86,6 +86,6 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         time.sleep(0.1)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "To go on: stratos run configs/quickstart.py" in errors and "Traceback" not in errors

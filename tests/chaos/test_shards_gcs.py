@@ -112,7 +112,7 @@ def test_twenty_kills_leave_no_trace(data, undisturbed, fake_gcs, tmp_path):
     job = json.dumps({**names, "scratch": str(tmp_path / "scratch")})
     whole = start(json.dumps({**json.loads(job), "url": "gs://test-bucket/other", "scratch": str(tmp_path / "other")}))
     seconds = float(whole.stdout.readline())
-    whole.communicate(timeout=60)
+    whole.communicate(timeout=300)
     num_requests = len(fake_gcs.requests)
     chance, kills, moments = random.Random(4), 0, set()
     while kills < 20:
@@ -125,7 +125,7 @@ def test_twenty_kills_leave_no_trace(data, undisturbed, fake_gcs, tmp_path):
             time.sleep(chance.uniform(0.0, 0.7 * seconds))
         ended = process.poll()
         process.kill()
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
         assert ended in (None, 0), error[-2000:]
         kills += ended is None
         sent = [o.name for o in fake_gcs.objects.listing("test-bucket", {"prefix": "run/"})[0]]

@@ -73,7 +73,7 @@ class Hosts:
         for process in list(self._alive if which is None else which):
             process.stdin.close()
             process.stdout.close()
-            process.wait(60)
+            process.wait(300)
             self._alive.remove(process)
 
 

@@ -1,14 +1,18 @@
 """Real processes that are killed, stopped and restarted end with the losses of an undisturbed run."""
 
+import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import train_hosts
 import training
+
+from stratos_jax import store
 
 pytestmark = pytest.mark.slow
 STEPS = 24
@@ -119,3 +123,29 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(run, undisturbed):
     assert code not in (0, 42), run.output()
     assert not (run.folder / "train" / "manifest.json").exists()
     np.testing.assert_allclose(finish(run), undisturbed, rtol=2e-5)
+
+
+def test_a_run_in_a_failing_bucket_is_killed_and_another_machine_goes_on(
+    tmp_path, shards, cache, undisturbed, fake_gcs
+):
+    """Rows, checkpoints and metrics are in gs://; nothing that a machine had on its disk comes along."""
+    store.upload_tree(shards, "gs://test-bucket/shards")
+    for kind, chance in (("status", 0.05), ("reset", 0.02), ("drop_reply", 0.02), ("truncate", 0.02)):
+        fake_gcs.faults.add(kind, times=None, chance=chance)
+    run = train_hosts.Run(tmp_path / "run", "gs://test-bucket/shards", cache, url="gs://test-bucket/run")
+    try:
+        run.start(2, 2)
+        run.wait_for_checkpoint()
+        run.processes[1].kill()
+        codes = run.wait()
+        assert codes[1] == -signal.SIGKILL and codes[0] != 0, run.output()
+        shutil.rmtree(run.local)
+        run.start(2, 2)
+        assert run.wait() == [0, 0], run.output()
+        assert "goes on from step" in run.output(0)
+    finally:
+        run.kill()
+    assert sum(rule.fired for rule in fake_gcs.faults.rules) > 20
+    fake_gcs.faults.clear()
+    metrics = store.read_text("gs://test-bucket/run/train/metrics.jsonl").splitlines()
+    assert [json.loads(line)["loss"] for line in metrics] == undisturbed

@@ -13,7 +13,7 @@ from stratos_jax.types import UserError
 
 def stratos(*words, **env):
     command = [sys.executable, "-m", "stratos_jax.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=300)
 
 
 def test_overview_names_every_verb(capsys):

@@ -86,6 +86,21 @@ def test_sequence_mean_is_the_mean_over_samples_whether_packed_or_not(folders):
     assert abs(found["packed"] - found["single"]) <= CLOSE * found["single"]
 
 
+def test_per_rank_token_is_the_mean_of_what_each_rank_would_compute_alone(folders):
+    """Loss and gradients of a step, against those of each rank's rows by themselves, averaged by hand."""
+    plain = LossConfig(chunk_tokens=384)
+    by_rank = dataclasses.replace(plain, reduction="per_rank_token", ranks=2, accumulation=4)
+    loss, grads = loss_and_grads(whole_epoch(folders / "single", by_rank)[1], {}, by_rank)
+    _, batch = whole_epoch(folders / "single", plain)
+    alone = [loss_and_grads({name: rows[rank::2] for name, rows in batch.items()}, {}, plain) for rank in range(2)]
+    weights = [batch["loss_weights_BT"][rank::2].sum() for rank in range(2)]
+    assert weights[0] != weights[1], "else the mean over all tokens is the same"
+    assert abs(loss - (alone[0][0] + alone[1][0]) / 2) <= CLOSE * loss
+    wanted = jax.tree.map(lambda a, b: (a + b) / 2, alone[0][1], alone[1][1])
+    for got, want in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted), strict=True):
+        assert np.linalg.norm(got - want) <= CLOSE * np.linalg.norm(want)
+
+
 def test_the_check_sees_a_leak_between_samples(folders, reference):
     """With one segment to a row, as a packer that forgets segments would have it, the losses differ."""
     loss = LossConfig(chunk_tokens=384)

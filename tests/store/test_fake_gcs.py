@@ -20,7 +20,7 @@ class Wire:
     """One raw connection."""
 
     def __init__(self, server):
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=120)
 
     def __call__(self, method, path, body=None, **headers):
         named = {key.replace("_", "-"): value for key, value in headers.items()}

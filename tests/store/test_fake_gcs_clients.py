@@ -89,7 +89,7 @@ def test_arrayrecord_reads_natively(fake_gcs, tmp_path):
         "reader = ArrayRecordReader('gs://test-bucket/ar/x')\n"
         "sys.stdout.write(f'{reader.num_records()} {reader.read([7])[0].hex()}')\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert ran.stdout == f"200 {records[7].hex()}"
 
 
