@@ -67,11 +67,8 @@ class Engine:
         self._check(queue)
         if not queue:
             return
-        length = _round_up(max(map(self._end_of, queue)))
-        num_slots = min(self._config.batch_size, _round_up(len(queue), 8))
-        num_ends = max(len(self._ends_of(r)) for r in queue)
-        cache = dataclasses.replace(init_cache(self._arch, num_slots, length, self._config.cache_dtype), fresh=False)
-        slots = _empty_slots(num_slots, max(1, num_ends))
+        cache, slots = self._start(queue)
+        num_slots = len(slots.tokens_B)
         running: dict[int, Running] = {}
         while queue or running:
             free = [slot for slot in range(num_slots) if slot not in running]
@@ -90,6 +87,24 @@ class Engine:
                 tokens_BN, active = np.asarray(tokens_BN), sorted(running)
                 progress(int((tokens_BN[active] >= 0).sum()))
                 yield from self._collect(running, active, tokens_BN[active])
+
+    def lower(self, what: str, requests: Sequence[Request], place: jax.sharding.Sharding) -> jax.stages.Lowered:
+        """The program `prefill` or `decode` of these requests, where `place` may be a device for the compiler alone."""
+        abstract = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+        cache, slots = abstract(jax.eval_shape(lambda: self._start(requests)))
+        if what == "decode":
+            return self._decode.lower(abstract(self._params), cache=cache, slots=slots)
+        chosen = range(min(len(requests), len(slots.tokens_B)))
+        inputs = abstract(self._inputs([requests[i] for i in chosen], chosen, slots))
+        return self._admit.lower(abstract(self._params), cache=cache, slots=slots, **inputs)
+
+    def _start(self, requests: Sequence[Request] | collections.deque[Request]) -> tuple[Cache, Slots]:
+        """An empty cache and empty slots that suit the requests."""
+        length = _round_up(max(map(self._end_of, requests)))
+        num_slots = min(self._config.batch_size, _round_up(len(requests), 8))
+        num_ends = max(len(self._ends_of(r)) for r in requests)
+        cache = init_cache(self._arch, num_slots, length, self._config.cache_dtype)
+        return dataclasses.replace(cache, fresh=False), _empty_slots(num_slots, max(1, num_ends))
 
     def _check(self, requests: Iterable[Request]) -> None:
         problems = [p for r in requests for p in check(r, self._arch.vocab_size, self._arch.max_positions)]
