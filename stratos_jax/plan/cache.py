@@ -1,32 +1,35 @@
-"""Facts of compilations, kept by content so that a repeated plan is instant.
+"""Answers of the compiler, kept by content so that a repeated plan is instant.
 
-In: what decides a program: the job, the topology, our code and the versions of the compiler. Out: `Facts`.
+In: what decides a program: the job, the topology, our code and the versions of the compiler. Out: the kept record, or
+one made now. Importing this and recalling an answer needs no jax.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
+import statistics
 from collections.abc import Callable
 from importlib import metadata
+from typing import Any, TypeVar
 
 from stratos_jax import store
-from stratos_jax.plan.program import Facts, Job
-from stratos_jax.plan.target import Topology
 from stratos_jax.types import UserError, from_json, json_hash, to_json
 
 DEFAULT = pathlib.Path.home() / ".cache" / "stratos_jax" / "plans"
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
-ROOMS = ("model", "mesh", "train", "plan")
+READERS = ("plan/buffers.py", "plan/hlo.py", "plan/work.py", "plan/program.py")
+PROGRAM = ("model", "mesh", "train", *READERS)  # what becomes part of a train step, and what reads it
+SERVING = ("model", "engine", *READERS, "plan/serving.py")
+T = TypeVar("T")
 
 
-def facts(job: Job, topology: Topology, remat: str, folder: pathlib.Path, make: Callable[[], Facts]) -> Facts:
-    """Facts from the cache, or made now and kept."""
-    path = folder / f"{key(job, topology, remat)}.json"
+def recall(kind: type[T], parts: Any, folder: pathlib.Path, make: Callable[[], T], code: tuple[str, ...]) -> T:
+    """The record that was kept under `parts`, or made now and kept."""
+    path = folder / f"{json_hash([to_json(parts), _versions(), _code(code)])}.json"
     if path.exists():
         try:
-            return from_json(Facts, json.loads(path.read_text()), where=str(path))
+            return from_json(kind, json.loads(path.read_text()), where=str(path))
         except (UserError, json.JSONDecodeError):
             path.unlink()  # written by a version with other fields, or by a full disk
     made = make()
@@ -35,9 +38,16 @@ def facts(job: Job, topology: Topology, remat: str, folder: pathlib.Path, make: 
     return made
 
 
-def key(job: Job, topology: Topology, remat: str) -> str:
-    """Hash of everything that decides the compiled program."""
-    return json_hash([to_json(job), dataclasses.asdict(topology), remat, _versions(), _code()])
+def usual_seconds(folder: pathlib.Path) -> float | None:
+    """How long a compilation took here, typically; None before the first."""
+    seconds = []
+    for path in folder.glob("*.json"):
+        try:
+            taken = json.loads(path.read_text()).get("compile_seconds")
+        except (OSError, json.JSONDecodeError):
+            continue
+        seconds += [taken] if taken else []
+    return statistics.median(seconds) if seconds else None
 
 
 @functools.cache
@@ -52,9 +62,11 @@ def _versions() -> dict[str, str | None]:
 
 
 @functools.cache
-def _code() -> str:
-    """Hash of the rooms whose code becomes part of the program."""
+def _code(places: tuple[str, ...]) -> str:
+    """Hash of rooms and single files."""
     digest = hashlib.sha256()
-    for path in sorted(p for room in ROOMS for p in (PACKAGE / room).rglob("*") if p.suffix in (".py", ".json")):
+    files = [PACKAGE / place for place in places if place.endswith(".py")]
+    rooms = [PACKAGE / place for place in places if not place.endswith(".py")]
+    for path in sorted([*files, *(path for room in rooms for path in room.rglob("*.py"))]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

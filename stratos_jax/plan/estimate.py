@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from stratos_jax.plan.program import Facts
 from stratos_jax.plan.target import Topology
+from stratos_jax.train.config import TrainConfig
 from stratos_jax.types import Json
 
 GIB = 2**30
@@ -25,6 +26,7 @@ class Ratio:
     value: float
     error: float  # relative
     source: str
+    memory: float | None = None  # measured over estimated peak; None: not measured
 
 
 PUBLISHED = Ratio(value=1.18, error=0.25, source="one published run of an 8B on v6e; an order of size, not a bound")
@@ -36,12 +38,14 @@ class Estimate:
 
     fits: bool
     topology: str
+    num_slices: int
     num_chips: int
     mesh: Mapping[str, int]
     mesh_reason: str
     remat: str
     rows_per_step: int
     row_tokens: int
+    rows_per_device: int | None = None  # of a micro-batch, where it was searched
     hbm_arguments_gib: float
     hbm_temporaries_gib: float
     hbm_peak_gib: float
@@ -82,6 +86,7 @@ def estimate(
     num_steps: int | None = None,
     usd_per_chip_hour: float | None = None,
     ratio: Ratio = PUBLISHED,
+    notes: tuple[str, ...] = (),
 ) -> Estimate:
     """Put the figures of one program together; `model_flops` is of the whole step, all devices."""
     chip, parts = topology.chip, seconds(facts, topology)
@@ -93,6 +98,7 @@ def estimate(
     return Estimate(
         fits=facts.fits,
         topology=topology.name,
+        num_slices=topology.num_slices,
         num_chips=topology.num_chips,
         mesh=facts.mesh,
         mesh_reason=facts.mesh_reason,
@@ -126,8 +132,16 @@ def estimate(
         usd=None if hours is None or price is None else hours * topology.num_chips * price,
         usd_per_chip_hour=price,
         compile_seconds=facts.compile_seconds,
-        notes=tuple(f"a loop of unknown length was counted once: {name}" for name in facts.unknown_loops),
+        notes=(*notes, *(f"a loop of unknown length was counted once: {name}" for name in facts.unknown_loops)),
     )
+
+
+def num_steps_of(train: TrainConfig, num_rows: int | None) -> int | None:
+    """Optimizer steps of a run over so many rows; None where nothing says."""
+    if num_rows is None:
+        return train.max_steps
+    full = int(num_rows * train.epochs) // train.rows_per_step
+    return full if train.max_steps is None else min(train.max_steps, full)
 
 
 def seconds(facts: Facts, topology: Topology) -> dict[str, float]:

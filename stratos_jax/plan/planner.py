@@ -4,18 +4,27 @@ In: a `Question`. Out: an `Estimate`, or a `Refusal` with changes that were trie
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
+from stratos_jax.mesh.config import MeshConfig
 from stratos_jax.model import flops
 from stratos_jax.model.config import architecture_of
-from stratos_jax.plan import cache
-from stratos_jax.plan.estimate import PUBLISHED, Estimate, Ratio, estimate
-from stratos_jax.plan.program import Facts, Job, compile_train
+from stratos_jax.plan import cache, guess
+from stratos_jax.plan.estimate import PUBLISHED, Estimate, Ratio, estimate, num_steps_of
+from stratos_jax.plan.program import Facts, Job, compile_train, mesh_of
 from stratos_jax.plan.target import Topology
+from stratos_jax.train.config import LossConfig, TrainConfig
+from stratos_jax.types import UserError
 
 # From the most memory and least work to the least memory: `auto` takes the first that fits.
 REMAT_ORDER = ("dots", "context_qkv", "context", "full", "offload")
+SURE, HOPELESS = 0.95, 1.15  # of the limit: a guess below it should fit, a guess above it cannot
+NOT_OF_THE_PROGRAM = (
+    *("epochs", "max_steps", "seed", "checkpoint", "log_every_steps", "sinks", "held_out_fraction"),
+    *("eval_every_steps", "profile_steps", "on_bad_step", "watchdog_seconds"),
+)
 Say = Callable[[str], None]
 
 
@@ -28,6 +37,7 @@ class Question:
     num_rows: int | None = None  # of the shards; None: hours and dollars stay open
     usd_per_chip_hour: float | None = None
     ratio: Ratio = PUBLISHED
+    packing: bool = False  # whether rows of another length would be another number of rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +47,13 @@ class Remedy:
     change: str  # words to paste
     hbm_peak_gib: float
     topology: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Remedies:
+    """The changes that were found, for the cache."""
+
+    found: tuple[Remedy, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +76,7 @@ def plan(question: Question, *, folder: pathlib.Path, say: Say, find_remedy: boo
     facts = fit(question.job, question.topology, folder=folder, say=say)
     if facts.fits:
         return estimated(question, facts)
-    remedies = tuple(remedy(question, folder=folder, say=say)) if find_remedy else ()
+    remedies = remedies_of(question, folder=folder, say=say).found if find_remedy else ()
     return Refusal(
         fits=False,
         topology=question.topology.full_name,
@@ -73,70 +90,160 @@ def plan(question: Question, *, folder: pathlib.Path, say: Say, find_remedy: boo
     )
 
 
+def remedies_of(question: Question, *, folder: pathlib.Path, say: Say) -> Remedies:
+    """Kept like a compilation: a refused plan that is asked for again is instant too."""
+    parts = ["remedies", question.job, question.topology.full_name]
+    return cache.recall(Remedies, parts, folder, lambda: remedy(question, folder=folder, say=say), cache.PROGRAM)
+
+
 def fit(job: Job, topology: Topology, *, folder: pathlib.Path, say: Say) -> Facts:
-    """Facts of the recipe's remat policy, or of the first of `REMAT_ORDER` that fits; the last refusal otherwise."""
-    wanted = job.train.remat
-    facts = None
-    for remat in REMAT_ORDER if wanted == "auto" else (wanted,):
-        say(f"compiling for {topology.full_name}, remat {remat}")
-        facts = cache.facts(job, topology, remat, folder, lambda: compile_train(job, topology, remat)[0])  # noqa: B023
+    """Facts of the recipe's remat policy, or of the first of `REMAT_ORDER` that fits; a refusal otherwise."""
+    make = lambda: _fit(job, topology, folder, say)
+    return cache.recall(Facts, [job, topology.full_name], folder, make, cache.PROGRAM)
+
+
+def compiled(job: Job, topology: Topology, remat: str, *, folder: pathlib.Path, say: Say) -> Facts:
+    """Facts of one policy's program."""
+
+    job = canonical(job, topology, remat)
+
+    def make() -> Facts:
+        usual = cache.usual_seconds(folder)
+        hint = f", usually {usual:.0f} s here" if usual else ""
+        say(f"compiling for {topology.full_name}, remat {remat}{hint}")
+        return compile_train(job, topology, remat)[0]
+
+    return cache.recall(Facts, [job, topology.full_name, remat], folder, make, cache.PROGRAM)
+
+
+def canonical(job: Job, topology: Topology, remat: str) -> Job:
+    """The same program, with what does not decide it set to one value: equal programs are compiled once."""
+    model = dataclasses.replace(job.model, source="") if job.model.hf else job.model
+    mesh = MeshConfig(**mesh_of(job, topology)[0])
+    plain = TrainConfig(rows_per_step=1)
+    loss = LossConfig(chunk_tokens=job.train.loss.chunk_tokens)  # its reductions are weights of the batch
+    same = {name: getattr(plain, name) for name in NOT_OF_THE_PROGRAM}
+    train = dataclasses.replace(job.train, remat=remat, loss=loss, **same)
+    return dataclasses.replace(job, model=model, mesh=mesh, train=train)
+
+
+def _fit(job: Job, topology: Topology, folder: pathlib.Path, say: Say) -> Facts:
+    """Ask the compiler, beginning with the policy that should fit by arithmetic, until the best one is found."""
+    ask = lambda remat: compiled(job, topology, remat, folder=folder, say=say)
+    if job.train.remat != "auto":
+        return ask(job.train.remat)
+    limit = topology.chip.hbm_gib
+    sizes = [guessed_gib(job, topology, remat) for remat in REMAT_ORDER]
+    last = len(REMAT_ORDER) - 1
+    index = next((i for i, size in enumerate(sizes) if size <= limit), last)
+    facts = ask(REMAT_ORDER[index])
+    while not facts.fits and index < last:
+        index += 1
+        facts = ask(REMAT_ORDER[index])
         if facts.fits:
+            return facts
+    while facts.fits and index and sizes[index - 1] <= HOPELESS * limit:
+        index -= 1
+        better = ask(REMAT_ORDER[index])
+        if not better.fits:
             break
-    assert facts is not None
+        facts = better
     return facts
+
+
+def guessed_gib(job: Job, topology: Topology, remat: str) -> float:
+    """The peak by arithmetic, on the mesh that the step would use."""
+    arch = architecture_of(job.model)
+    return guess.peak_gib(arch, job.train, job.model.param_dtype, job.row_tokens, mesh_of(job, topology)[0], remat)
 
 
 def estimated(question: Question, facts: Facts) -> Estimate:
     """The estimate of a program that fits."""
     job, arch = question.job, architecture_of(question.job.model)
     rows = job.train.rows_per_step
-    num_steps = job.train.max_steps
-    if question.num_rows is not None:
-        full = int(question.num_rows * job.train.epochs) // rows
-        num_steps = full if num_steps is None else min(num_steps, full)
     return estimate(
         facts,
         question.topology,
         rows_per_step=rows,
         row_tokens=job.row_tokens,
         model_flops=rows * flops.train_flops(arch, [job.row_tokens]),
-        num_steps=num_steps,
+        num_steps=num_steps_of(job.train, question.num_rows),
         usd_per_chip_hour=question.usd_per_chip_hour,
         ratio=question.ratio,
+        notes=_notes(job, facts),
     )
 
 
-def remedy(question: Question, *, folder: pathlib.Path, say: Say) -> Iterator[Remedy]:
-    """The nearest change that fits, found by trying changes in order of how little they change."""
-    for change, job, topology in candidates(question.job, question.topology):
-        if _too_small(job, topology):
-            continue
-        facts = fit(job, topology, folder=folder, say=say)
+def _notes(job: Job, facts: Facts) -> tuple[str, ...]:
+    notes = []
+    if job.train.remat == "auto":
+        notes.append(f"on the chips `auto` is decided by arithmetic: train.remat={facts.remat} makes it this very step")
+    if facts.host_bytes:
+        notes.append("the step time leaves out what moving activations to host memory and back may add")
+    return tuple(notes)
+
+
+def remedy(question: Question, *, folder: pathlib.Path, say: Say) -> Remedies:
+    """The nearest change that fits: changes are ordered by arithmetic, and the compiler has the last word."""
+    limit = question.topology.chip.hbm_gib
+    for change, job, topology in itertools.islice(likely(question.job, question.topology, limit), 3):
+        say(f"trying {change}")
+        facts = compiled(job, topology, job.train.remat, folder=folder, say=say)
         if facts.fits:
-            yield Remedy(change=change, hbm_peak_gib=facts.peak_bytes / 2**30, topology=topology.full_name)
-            return
+            found = Remedy(change=change, hbm_peak_gib=facts.peak_bytes / 2**30, topology=topology.full_name)
+            return Remedies(found=(found,))
+    return Remedies(found=())
+
+
+def likely(job: Job, topology: Topology, limit: float) -> Iterator[tuple[str, Job, Topology]]:
+    """Changes that should fit by arithmetic, those that change least first."""
+    for change, other, place in candidates(job, topology):
+        try:
+            size = guessed_gib(other, place, other.train.remat)
+        except UserError:  # no such mesh
+            continue
+        if size <= SURE * limit:
+            yield change, other, place
 
 
 def candidates(job: Job, topology: Topology) -> Iterator[tuple[str, Job, Topology]]:
-    """Changes to try, each with the words that make it: recompute more, more chips, smaller moments, shorter rows."""
-    change = lambda **train: dataclasses.replace(job, train=dataclasses.replace(job.train, **train))
-    if job.train.remat != "auto":
-        yield "train.remat=auto", change(remat="auto"), topology
-    full = change(remat="full")
-    for larger in topology.larger():
-        if larger.num_chips <= 4 * topology.num_chips:
-            yield f"--topology {larger.name} train.remat=full", full, larger
-    small = dataclasses.replace(job.train.optimizer, moments="bfloat16")
-    yield "train.remat=full train.optimizer.moments=bfloat16", change(remat="full", optimizer=small), topology
-    half = dataclasses.replace(full, row_tokens=job.row_tokens // 2)
-    yield f"train.remat=full shards.row_tokens={half.row_tokens}", half, topology
+    """Changes to try, each with the words that make it: mesh and remat, then more chips, smaller moments, shorter rows.
+
+    Settings that the recipe fixes stay, except the remat policy, which may become one that keeps less.
+    """
+    train, wanted = job.train, job.train.remat
+    policies = [p for p in ("full", "offload") if wanted == "auto" or order(p) > order(wanted)]
+    if wanted != "auto" and order(wanted) < order("full"):
+        policies.insert(0, "context")
+    same = policies or [wanted]
+    places = [topology, *(t for t in topology.larger() if t.num_chips <= 4 * topology.num_chips)]
+    small = dataclasses.replace(train, optimizer=dataclasses.replace(train.optimizer, moments="bfloat16"))
+    shorter = dataclasses.replace(job, row_tokens=job.row_tokens // 2)
+    bases = [("", job, place) for place in places]
+    if train.optimizer.moments == "float32" and not train.lora:
+        bases.append(("train.optimizer.moments=bfloat16", dataclasses.replace(job, train=small), topology))
+    bases.append((f"shards.row_tokens={shorter.row_tokens}", shorter, topology))
+    for words, base, place in bases:
+        for remat in same:
+            for mesh_words, mesh in meshes(base.mesh):
+                changed = dataclasses.replace(base, mesh=mesh, train=dataclasses.replace(base.train, remat=remat))
+                where = "" if place == topology else f"--topology {place.name}"
+                told = "" if remat == wanted else f"train.remat={remat}"
+                text = " ".join(filter(None, (where, mesh_words, told, words)))
+                if text:
+                    yield text, changed, place
 
 
-def _too_small(job: Job, topology: Topology) -> bool:
-    """Whether weights, moments and gradients alone, evenly split, leave no room: no need to ask the compiler."""
-    arch = architecture_of(job.model)
-    width = {"float32": 4, "bfloat16": 2}[job.model.param_dtype]
-    moment = {"float32": 8, "bfloat16": 4, "int8": 2}[job.train.optimizer.moments]
-    trained = 0 if job.train.lora else 1
-    per_weight = width + trained * (moment + width)
-    return flops.matmul_params(arch) * per_weight / topology.num_devices > topology.chip.hbm_gib * 2**30
+def order(remat: str) -> int:
+    """A policy's place from the most memory to the least."""
+    return REMAT_ORDER.index(remat) if remat in REMAT_ORDER else -1
+
+
+def meshes(mesh: MeshConfig) -> Iterator[tuple[str, MeshConfig]]:
+    """The mesh as it is, and, where it is left open, ways to share a row among devices."""
+    yield "", mesh
+    if mesh.data or mesh.fsdp or mesh.context or mesh.tensor:
+        return
+    for tensor, context in ((2, 0), (4, 0), (0, 2), (0, 4)):
+        words = f"mesh.tensor={tensor}" if tensor else f"mesh.context={context}"
+        yield words, dataclasses.replace(mesh, tensor=tensor, context=context)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stratos_jax.mesh.config import MeshConfig
-from stratos_jax.model.config import ModelConfig
+from stratos_jax.model.config import ModelConfig, architecture_of
 from stratos_jax.plan import buffers, hlo
 from stratos_jax.plan.target import Topology
 from stratos_jax.plan.work import Collective, measure
@@ -64,15 +64,11 @@ def compile_train(job: Job, topology: Topology, remat: str) -> tuple[Facts, str]
     """Lower and compile the step of `stratos train` for a topology; the second value is the optimized HLO."""
     import jax
 
-    from stratos_jax.mesh.layout import choose_shape, make_mesh
-    from stratos_jax.model import params
-    from stratos_jax.model.config import architecture_of
+    from stratos_jax.mesh.layout import make_mesh
     from stratos_jax.train.aot import compile_on_mesh
 
-    arch = architecture_of(job.model)
-    axes, shapes = params.logical_axes(arch), params.abstract_params(arch, job.model.param_dtype)
-    rows, slices = job.train.rows_per_step, topology.num_slices
-    shape, reason = choose_shape(job.mesh, topology.num_devices, rows, axes, shapes, slices)
+    arch, slices = architecture_of(job.model), topology.num_slices
+    shape, reason = mesh_of(job, topology)
     mesh = make_mesh(shape, devices(topology))
     train = dataclasses.replace(job.train, remat=remat)
     try:
@@ -107,6 +103,23 @@ def compile_train(job: Job, topology: Topology, remat: str) -> tuple[Facts, str]
         largest_buffers=buffers.largest(module),
         compile_seconds=made.seconds,
     ), text
+
+
+def mesh_of(job: Job, topology: Topology) -> tuple[dict[str, int], str]:
+    """Sizes of the mesh axes for a topology, and why."""
+    return mesh_for(job.model, job.mesh, job.train, topology.num_devices, topology.num_slices)
+
+
+def mesh_for(
+    model: ModelConfig, mesh: MeshConfig, train: TrainConfig, num_devices: int, num_slices: int = 1
+) -> tuple[dict[str, int], str]:
+    """The same for so many devices of any kind."""
+    from stratos_jax.mesh.layout import choose_shape
+    from stratos_jax.model import params
+
+    arch = architecture_of(model)
+    axes, shapes = params.logical_axes(arch), params.abstract_params(arch, model.param_dtype)
+    return choose_shape(mesh, num_devices, train.rows_per_step, axes, shapes, num_slices=num_slices)
 
 
 def devices(topology: Topology) -> list[Any]:

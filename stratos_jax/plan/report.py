@@ -5,9 +5,11 @@ In: an `Estimate` or a `Refusal`. Out: lines of text.
 
 import dataclasses
 import textwrap
+from typing import Any
 
 from stratos_jax.plan.estimate import Estimate
 from stratos_jax.plan.planner import Refusal
+from stratos_jax.plan.serving import ServePlan
 
 EXPLAIN = {
     "peak": "The most memory in use at once, as the compiler schedules it; less than arguments + temporaries, which "
@@ -50,6 +52,8 @@ def _estimate(e: Estimate) -> list[str]:
         f"  HBM          peak {e.hbm_peak_gib:.2f} of {e.hbm_limit_gib:.2f} GiB per device",
         f"               {split}",
     ]
+    if e.ratio.memory:
+        out.append(f"               a run of yours used {e.ratio.memory:.2f} times what was planned")
     if e.host_gib:
         out.append(f"  host memory  {e.host_gib:.1f} GiB per device")
     for buffer in e.largest_buffers[:3]:
@@ -89,8 +93,35 @@ def _refusal(r: Refusal) -> list[str]:
     return out + [f"  fits instead: {remedy.change}  (peak {remedy.hbm_peak_gib:.1f} GiB)" for remedy in r.remedies]
 
 
+def serving_lines(s: ServePlan) -> list[str]:
+    """The report of a prefill or decode step."""
+    head = f"{s.what} of {s.batch_size} sequences on one device of {s.topology}"
+    if not s.fits:
+        needed = f"wants {s.hbm_needed_gib:.1f} GiB of " if s.hbm_needed_gib else "wants more than "
+        out = [
+            f"{head} does not fit: {needed}{s.hbm_limit_gib:.2f} GiB",
+            *textwrap.wrap(f"compiler: {s.refusal}", 78, initial_indent="  ", subsequent_indent="    "),
+        ]
+        return out + ([f"  fits instead: {r}" for r in s.remedies] or ["  no smaller batch and no other chip fits"])
+    split = "  ".join(f"{name} {value:.2f}" for name, value in s.hbm_split_gib.items() if value >= 0.005)
+    unit = "a token of each" if s.what == "decode" else f"{s.prompt_tokens:,} tokens of each"
+    cost = "no price listed" if s.usd_per_million_tokens is None else f"${s.usd_per_million_tokens:,.2f} per million"
+    parts = "  ".join(f"{name} {value * 1000:.2f}" for name, value in s.step_seconds_parts.items())
+    return [
+        f"{head} fits, {s.hbm_limit_gib - s.hbm_peak_gib:.1f} GiB to spare",
+        f"  HBM          peak {s.hbm_peak_gib:.2f} of {s.hbm_limit_gib:.2f} GiB; cache of {s.cache_tokens:,} positions",
+        f"               {split}",
+        f"  cycles       {s.estimated_cycles:.4g}",
+        f"  step time    {s.step_seconds * 1000:.2f} ms for {unit}; not measured (ms: {parts})",
+        f"  speed        {s.tokens_per_second:,.0f} tokens/s, "
+        f"{s.bandwidth_share:.0%} of the memory's speed, MFU {s.mfu:.1%}",
+        f"  cost         {cost} tokens, of {s.num_chips} chip(s), of which the engine uses one device",
+    ]
+
+
 def _short(path: str) -> str:
-    return path.split("stratos_jax/")[-1]
+    """A source line without the folder of the installation."""
+    return path.split("stratos_jax/")[-1].split("site-packages/")[-1]
 
 
 def table(rows: list[Estimate]) -> list[str]:
@@ -106,6 +137,6 @@ def table(rows: list[Estimate]) -> list[str]:
     return out
 
 
-def to_plain(result: Estimate | Refusal) -> dict:
-    """Plain JSON of either."""
+def to_plain(result: Any) -> dict:
+    """Plain JSON of any plan."""
     return dataclasses.asdict(result)

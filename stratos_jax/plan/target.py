@@ -1,6 +1,7 @@
 """What a run may be planned for: kinds of TPU with their figures, and the slices that can be rented.
 
-In: a name such as `v5p:4x4x4` and a number of slices. Out: `Topology`.
+In: a name such as `v5p:4x4x4` and a number of slices. Out: `Topology`, which wraps the slice that the compiler is asked
+for (`mesh.topology`) with the figures of its chip.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import json
 import math
 import pathlib
 
+from stratos_jax.mesh import topology as slices
 from stratos_jax.types import UserError
 
 SHAPES = {
@@ -23,7 +25,6 @@ class Chip:
     """One kind of TPU; figures are per device as XLA sees it, prices per chip."""
 
     name: str
-    dims: int  # of its torus
     peak_tflops: float  # bf16
     clock_ghz: float
     hbm_gib: float  # that a program may use
@@ -32,7 +33,6 @@ class Chip:
     dcn_gb_s: float
     host_gib: float  # host memory per device
     usd_per_chip_hour: float | None
-    devices_per_chip: int
 
 
 @functools.cache
@@ -44,7 +44,7 @@ def chips() -> dict[str, Chip]:
 
 def names() -> list[str]:
     """Every slice that can be asked for."""
-    return [f"{chip.name}:{shape}" for chip in chips().values() for shape in SHAPES[chip.dims]]
+    return [f"{name}:{shape}" for name in chips() for shape in SHAPES[slices.CHIPS[name].dims]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,33 +52,43 @@ class Topology:
     """Some slices of one kind of chip."""
 
     chip: Chip
-    shape: tuple[int, ...]
-    num_slices: int = 1
+    piece: slices.Slice
 
     @property
     def name(self) -> str:
         """One slice, as it is asked for."""
-        return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+        return str(dataclasses.replace(self.piece, slices=1))
 
     @property
     def full_name(self) -> str:
         """All slices, as `mesh.topology` reads it."""
-        return self.name if self.num_slices == 1 else f"{self.num_slices}*{self.name}"
+        return str(self.piece)
+
+    @property
+    def num_slices(self) -> int:
+        """How many of them."""
+        return self.piece.slices
 
     @property
     def num_chips(self) -> int:
         """In all slices."""
-        return math.prod(self.shape) * self.num_slices
+        return self.piece.num_chips
 
     @property
     def num_devices(self) -> int:
         """As XLA counts them, in all slices."""
-        return self.num_chips * self.chip.devices_per_chip
+        return self.piece.num_devices
 
     def larger(self) -> list["Topology"]:
         """Slices of the same chip with more chips, smallest first."""
-        shapes = [tuple(map(int, s.split("x"))) for s in SHAPES[self.chip.dims]]
-        return [dataclasses.replace(self, shape=s) for s in shapes if math.prod(s) > math.prod(self.shape)]
+        shapes = [tuple(map(int, s.split("x"))) for s in SHAPES[slices.CHIPS[self.chip.name].dims]]
+        more = [torus for torus in shapes if math.prod(torus) > math.prod(self.piece.torus)]
+        return [dataclasses.replace(self, piece=dataclasses.replace(self.piece, torus=torus)) for torus in more]
+
+
+def smallest(chip: str) -> Topology:
+    """The smallest slice of a kind of chip."""
+    return parse(f"{chip}:{SHAPES[slices.CHIPS[chip].dims][0]}")
 
 
 def parse(name: str, num_slices: int = 1) -> Topology:
@@ -86,8 +96,8 @@ def parse(name: str, num_slices: int = 1) -> Topology:
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.3)
         do = f"did you mean {near[0]}?" if near else "choose one of these"
-        raise UserError("unknown TPU topology", got=name, wanted=", ".join(names()), do=do)
+        raise UserError("unknown TPU topology", got=name or "none", wanted=", ".join(names()), do=do)
     if num_slices < 1:
         raise UserError("a run needs at least one slice", got=num_slices)
-    chip, _, shape = name.partition(":")
-    return Topology(chip=chips()[chip], shape=tuple(map(int, shape.split("x"))), num_slices=num_slices)
+    piece = dataclasses.replace(slices.parse(name), slices=num_slices)
+    return Topology(chip=chips()[piece.chip], piece=piece)
