@@ -127,7 +127,9 @@ def big_operator(p: Parser, name: str) -> Node:
             low = p.primary() if p.peek().text != "{" else _braced_statement(p)
         else:
             high = p.primary()
+    p.integrals += name == "int"
     body = p.term()
+    p.integrals -= name == "int"
     if name == "int":
         variable, body = _differential(body)
         return Node("int", (body, low or Node("empty"), high or Node("empty")), variable)

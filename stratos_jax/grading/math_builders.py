@@ -5,7 +5,9 @@ coordinates, named after their places.
 """
 
 from stratos_jax.grading import math_curves
-from stratos_jax.grading.math_same import Context
+from stratos_jax.grading.math_lex import Unreadable
+from stratos_jax.grading.math_names import renamings
+from stratos_jax.grading.math_same import Context, same_value
 from stratos_jax.grading.math_tree import Node, rename, replace, symbols
 
 COORDINATES = ("x", "y", "z")
@@ -13,8 +15,10 @@ COORDINATES = ("x", "y", "z")
 
 def same_points(gold: Node, answer: Node, context: Context) -> bool | None:
     """Two descriptions of one set of points."""
-    if not any(_is_point_set(node) for node in (gold, answer)):
+    if not any(_is_point_set(node) for node in (gold, answer)) and not gold.op == answer.op == "builder":
         return None
+    if gold.op == answer.op == "builder" and _renamed(gold, answer, context):
+        return True
     relations = [_relation(node) for node in (gold, answer)]
     left, right = relations
     if left is None or right is None or symbols(left) != symbols(right):
@@ -24,6 +28,21 @@ def same_points(gold: Node, answer: Node, context: Context) -> bool | None:
     if len(left.args) == len(right.args) == 2 and left.value == right.value == ("!=",):
         return math_curves.same_equation(*(Node("rel", n.args, ("=",)) for n in relations if n))
     return math_curves.same_inequality(left, right, context)
+
+
+def _renamed(gold: Node, answer: Node, context: Context) -> bool:
+    """{2^a 3^b : a, b >= 0} with other letters."""
+    if len(gold.args) != len(answer.args) or gold.args[0].op in ("rel", "sym"):
+        return False
+    for names in renamings(symbols(gold), symbols(answer)):
+        moved = rename(answer, names)
+        try:
+            same = gold.args[1:] == moved.args[1:] and same_value(gold.args[0], moved.args[0], context)
+        except Unreadable:
+            continue
+        if same:
+            return True
+    return False
 
 
 def _is_point_set(node: Node) -> bool:

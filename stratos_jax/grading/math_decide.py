@@ -6,6 +6,7 @@ cannot read a side or cannot tell, and never about prose whose words they would 
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from mpmath import mp
 
@@ -71,7 +72,7 @@ def decide(
     by_choice = same_choice(left, right)
     if isinstance(by_choice, tuple):
         return decide(*by_choice, problem, precision, config, loading)
-    for by_words in (by_choice, same_letters(left, right), same_words(left, right), same_date(left, right),
+    for by_words in (by_choice, same_letters(left, right), same_words(left, right, problem), same_date(left, right),
                      same_logic(left, right), same_time(left, right, problem)):  # fmt: skip
         if by_words is not None:
             return ("right", "math.words") if by_words else ("wrong", "math.different")
@@ -106,6 +107,11 @@ def decide(
 def readings(text: str) -> list[Node]:
     """The trees that a text may stand for: 1,234 as a number or a list, 1/2x as (1/2)x or 1/(2x)."""
     words = phrase(text)
+    spoken = bare(text).lower().strip(" .").split()
+    number = Fraction(1, 2) if spoken in (["half"], ["a", "half"]) else 12 if spoken == ["a", "dozen"] else None
+    number = number or math_words.number_words(spoken)
+    if number is not None:
+        return [Node("num", value=(Fraction(number), None))]
     if words in math_words.PHRASE_OF:
         return [Node("special", value=math_words.PHRASE_OF[words])]
     if NONE.fullmatch(bare(text).lower().strip(" .")):

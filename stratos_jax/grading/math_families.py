@@ -29,6 +29,7 @@ ALL_OF = (
 )
 MULTIPLES = re.compile(ALL_OF + r"(?:multiples? of|divisible by) \$?(\d+)")
 POWERS = re.compile(ALL_OF + r"(?:(?:non-?negative )?integer )?powers? of (\d{1,3})")
+PARITIES = re.compile(r"(?:all |any |every |the )?positive (odd|even) (?:integers?|numbers?)")
 PRIME = re.compile(r"(?:all )?(?:[a-z] is (?:a |any )?prime(?: number)?|[a-z] prime|primes? [a-z])")
 SQUARES = re.compile(ALL_OF + r"(?:a )?perfect (square|cube)s?")
 
@@ -58,6 +59,8 @@ def named_family(text: str) -> Node | None:
     if found:
         return Node("cong", (Node("missing"), number(0), number(int(found.group(2)))))
     least = Node("rel", (index, number(0)), (">=",))
+    if found := PARITIES.fullmatch(text):
+        return Node("given", (_progression(number(1 if found.group(1) == "odd" else 2), number(2)), least))
     if (found := POWERS.fullmatch(text)) and not found["positive"]:
         return Node("given", (Node("pow", (number(int(found.group(2))), index)), least))
     if found := SQUARES.fullmatch(text):
@@ -82,7 +85,11 @@ def families(node: Node) -> list[Family] | None:
         return [listed]
     if node.op == "set" and len(node.args) == 1:
         node = node.args[0]
-    if node.op == "list" and node.args[-1].op == "rel" and node.args[-1].value == ("in",):
+    if (
+        node.op == "list"
+        and node.args[-1].op == "rel"
+        and (node.args[-1].value == ("in",) or _starts(node.args[-1]) and node.args[0].op != "rel")
+    ):
         conditions = (*conditions, node.args[-1])
         node = node.args[0] if len(node.args) == 2 else Node("list", node.args[:-1], node.value)
     if not all(_about_parameter(c) for c in conditions):
@@ -98,6 +105,13 @@ def families(node: Node) -> list[Family] | None:
                 return None
             found.append(family)
     return found
+
+
+def _starts(condition: Node) -> bool:
+    """The k >= 0 of 2k + 1, k >= 0."""
+    return (
+        condition.value in ((">=",), (">",)) and condition.args[0].op == "sym" and condition.args[0].value in PARAMETERS
+    )
 
 
 def _about_parameter(condition: Node) -> bool:

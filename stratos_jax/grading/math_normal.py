@@ -65,11 +65,16 @@ def _is_chain(node: Node) -> bool:
 def _chain(node: Node) -> Node:
     """a = b = 3 says a = 3, b = 3; x = 13/4 = 3.25 says x = 13/4; S = n(n+1)/2 = 55 says S = 55."""
     head, last = list(node.args[:-1]), node.args[-1]
-    if all(a.op == "sym" for a in head) and not any(symbols(a) & symbols(last) for a in head):
+    if all(a.op == "sym" for a in head) and last.op != "sym" and not any(symbols(a) & symbols(last) for a in head):
         return Node("list", tuple(Node("rel", (a, last), ("=",)) for a in head), "comma")
     exact_middle = decimal(last) is not None and decimal(head[1]) is None and not symbols(head[1])
     if not symbols(node):
         return head[0]
+    if all(a.op == "sym" for a in node.args) and len(set(node.args)) == len(node.args):  # x = y = z in any order
+        first, *rest = sorted(node.args, key=lambda a: a.value)
+        return Node("rel", (first, *rest), ("=",) * len(rest))
+    if last.op == "sym" and any(symbols(a) - symbols(last) for a in head[1:]):  # x = -y = z
+        return Node("list", tuple(Node("rel", pair, ("=",)) for pair in zip(node.args, node.args[1:])), "and")
     return Node("rel", (head[0], head[1] if exact_middle else last), ("=",))
 
 
@@ -215,7 +220,7 @@ def label_of(node: Node) -> Node | None:
     """The x of x = 5, the f(x) of f(x) = x + 1, the P(A) of P(A) = 1/2."""
     if node.op == "ratio" and node.args[0].op == "sym" and len(node.args[0].value) > 1 and len(node.args) == 2:
         return node.args[0]
-    if node.op != "rel" or set(node.value) != {"="}:
+    if node.op != "rel" or set(node.value) != {"="} or len(node.args) != 2:
         return None
     first, last = node.args[0], node.args[-1]
     if is_label(first) and not (symbols(first) & symbols(last) and first.op == "sym"):

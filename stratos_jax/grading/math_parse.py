@@ -41,6 +41,7 @@ class Parser:
     def __init__(self, tokens: list[Token], *, tight: bool = False):
         self.tokens, self.at, self.tight, self.depth = list(tokens), 0, tight, 0
         self.ambiguous = False  # a slash was followed by a product: there is another reading
+        self.integrals = 0  # open integrals, whose dx ends the argument of a function
         self.bars = 0  # open absolute values
         self.conditions: list[Node] = []
 

@@ -323,6 +323,8 @@ def _function_argument(p: Parser) -> Node:
         p.take()
     node = p.factor()
     while p.starts_factor() and p.peek().text not in PREFIX_FUNCTIONS and p.peek().kind not in ("noun",):
+        if p.integrals and p.peek().text == "d" and p.peek(1).kind == "sym":
+            break
         if p.peek().text in ("(", "[") and not _inside_argument(node):
             break
         node = Node("mul", (node, p.factor()))

@@ -21,6 +21,7 @@ from stratos_jax.grading.math_exact import Huge, NoCase, TooLarge, Undefined, ex
 from stratos_jax.grading.math_size import surely_different
 from stratos_jax.grading.math_tree import Node, has, symbols, uses
 
+POWER_ASKED = re.compile(r"\b(?:how many|in|nearest)\s+(square|sq\.?|cubic)\s+([A-Za-z]+)", re.I)
 PERCENT_ASKED = re.compile(r"\b(?:what|as a|in|how many|the) percent(?:age)?\b", re.I)
 INTEGER_FUNCTIONS = frozenset(("factorial", "factorial2", "binom", "floor", "ceil", "gcd", "lcm"))
 REAL_LETTERS = frozenset("x y z w u v r theta phi t".split())
@@ -101,9 +102,22 @@ def units_asked_for(gold: Node, answer: Node, problem: str) -> frozenset[str] | 
     return frozenset(asked - {"%", "degree"}) or None
 
 
+def _units_of(node: Node) -> list[Node]:
+    """The units of an amount, with their powers."""
+    if node.op == "unit" or node.op == "pow" and node.args[0].op == "unit":
+        return [node]
+    return [unit for arg in node.args for unit in _units_of(arg)]
+
+
 def _same_unit_asked(gold: Node, answer: Node, asked: frozenset[str], context: Context) -> bool | None:
     """The gold is in a unit of the problem: the answer's must be one of them, or convert to one; None if it is one."""
+    problem = context.problem
     used = sorted({n for n in used_units(answer) if n not in ("%", "degree")})
+    power = POWER_ASKED.search(problem)
+    if power and math_words.unit(power.group(2)) in used:
+        wanted = 2 if power.group(1).lower().startswith("sq") else 3
+        if all(n.op != "pow" or exact(n.args[1]) != wanted for n in _units_of(answer)):
+            return False  # 64 inches are no area
     if not used or set(used) <= asked:
         return None
     if not set().union(*map(dimensions, used)) <= set().union(*map(dimensions, asked)):

@@ -49,8 +49,13 @@ def _whole_numbers(node: Node) -> set[Fraction]:
 
 
 def _with_index(node: Node, number: Fraction) -> Node:
-    if node.op == "num" and node.value[0] == number:
-        return Node("sym", value=INDEX)
+    """The number, and what stands a step or two beside it, as a function of the index."""
+    if node.op == "num" and (node.value[0] == number or number > 9 and abs(node.value[0] - number) <= 3):
+        shift = Node("num", value=(abs(node.value[0] - number), None))
+        index = Node("sym", value=INDEX)
+        if node.value[0] == number:
+            return index
+        return Node("add", (index, shift if node.value[0] > number else Node("neg", (shift,))))
     return Node(node.op, tuple(_with_index(arg, number) for arg in node.args), node.value) if node.args else node
 
 

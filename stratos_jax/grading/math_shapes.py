@@ -7,7 +7,7 @@ Lists and sets have no order unless the problem asks for one; tuples have.
 import itertools
 import re
 
-from stratos_jax.grading import math_builders, math_curves, math_families, math_sets
+from stratos_jax.grading import math_builders, math_curves, math_families, math_sets, math_words
 from stratos_jax.grading.math_conditions import harmless
 from stratos_jax.grading.math_lex import Unreadable
 from stratos_jax.grading.math_meaning import same_meaning, same_symbol
@@ -33,10 +33,6 @@ from stratos_jax.grading.math_normal import (
 from stratos_jax.grading.math_same import Context, same_value
 from stratos_jax.grading.math_tree import Node, has, rename, symbols
 
-ORDER_ASKED = re.compile(
-    r"\b(?:in (?:increasing|decreasing|ascending|descending|alphabetical|that|this|the given|numerical) order|"
-    r"respectively|in order|left to right|from (?:least|greatest|smallest|largest|lowest|highest|shortest|longest))\b"
-)
 INTEGERS_ASKED = re.compile(r"\b(?:integers?|natural numbers?|whole numbers?)\s+(?:values?\s+of\s+)?\$?[knmN]\b")
 FREE_LETTERS = frozenset("k l j t s".split())  # of a parameter; n, m, p and q are given by the problem
 RENAMED = frozenset("t s k n m l r a b c d u v p q j lambda mu alpha beta".split())
@@ -183,7 +179,7 @@ def _collections(gold: Node, answer: Node, context: Context) -> bool | None:
     )
     if curve is not None:
         return curve
-    if ORDER_ASKED.search(context.problem) and "set" not in shapes:
+    if math_words.ORDER_ASKED.search(context.problem) and "set" not in shapes:
         return _ordered(left, right, context)
     return _unordered(left, right, context)
 

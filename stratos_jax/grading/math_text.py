@@ -33,12 +33,13 @@ PARITY = re.compile(
 TIME = re.compile(r"(\d{1,2})\s*:\s*(\d{2})\s*(?:([ap])\.?\s*m\.?)?", re.I)
 CLOCK = re.compile(r"\b(?:what time|o'clock|a\.m\.|p\.m\.|clock|[AP]M)\b|\b[ap]\.m\.", re.I)
 SAME_WORD = {"converges": "convergent", "converge": "convergent", "diverges": "divergent", "diverge": "divergent"}
-CLASS_NOUNS = {"triangle", "series", "sequence", "player", "both", "figure", "curve", "color", "colour", "graph"}
+CLASS_NOUNS = frozenset("triangle sery series sequence player both figure curve color colour graph".split())
 SAME_PHRASES = ({"INFINITY", "INFINITELY_MANY"}, {"YES", "TRUE"}, {"NO", "FALSE"})
 LEAD = re.compile(
     r"(?:the (?:statement|answer|claim|series|limit|function|integral|equation|value) |it |this |that )"
     r"(?:is |has )(?:an? )?"
 )
+PREDICATE = re.compile(r"^(?:the|this|that|its|it)(?: [a-z]+){0,3}? (?:is|are|was|will be|must be) (?=[a-z]+)")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 MAX_NAME_WORDS = 3  # a name or a short phrase; longer prose that differs may still mean the same
 
@@ -68,7 +69,7 @@ def same_letters(gold: str, answer: str) -> bool | None:
     return sorted(re.findall(r"[A-J]", ours)) == sorted(re.findall(r"[A-J]", theirs))
 
 
-def same_words(gold: str, answer: str) -> bool | None:
+def same_words(gold: str, answer: str, problem: str = "") -> bool | None:
     """Two answers that are words, or fixed phrases."""
     if any(p.fullmatch(bare(t).lower().strip(" .")) for p in (NONE, PARITY) for t in (gold, answer)):
         return None
@@ -85,7 +86,10 @@ def same_words(gold: str, answer: str) -> bool | None:
             return True
         return False if all(names) or {"YES", "NO", "TRUE", "FALSE"} & set(names) else None
     contents = _content(left), _content(right)
-    if contents[0] == contents[1]:
+    if contents[0] == contents[1] or contents[0] == _content(PREDICATE.sub("", right, count=1)):
+        return True
+    listed = "," in gold and "," in answer and not math_words.ORDER_ASKED.search(problem)
+    if listed and sorted(contents[0]) == sorted(contents[1]):
         return True
     return False if max(map(len, contents)) <= MAX_NAME_WORDS else None
 
@@ -211,7 +215,8 @@ def _fixed_phrase(words: str) -> str | None:
 
 
 def _content(words: str) -> list[str]:
-    """The words that carry meaning; `not` and its kind always stay."""
+    """The words that carry meaning, in their order; `not` and its kind always stay."""
+    words = words.replace("-", " ")
     dropped = {
         "to",
         "on",
@@ -224,6 +229,7 @@ def _content(words: str) -> list[str]:
         "are",
         "it",
         "will",
+        "be",
         "wins",
         "win",
         "due",
@@ -232,5 +238,5 @@ def _content(words: str) -> list[str]:
         "s",
     }
     days = {day[:3]: day for day in WEEKDAYS}
-    kept = {days.get(w) or SAME_WORD.get(w, math_words.stem(w)) for w in words.split() if w not in dropped}
-    return sorted(kept - CLASS_NOUNS or kept)
+    kept = [days.get(w) or SAME_WORD.get(w, math_words.stem(w)) for w in words.split() if w not in dropped]
+    return [w for w in kept if w not in CLASS_NOUNS] or kept

@@ -79,6 +79,11 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
          "eleven": 11, "twelve": 12, "sixteen": 16, "hex": 16, "bin": 2, "dec": 10, "oct": 8}  # fmt: skip
 
 
+ORDER_ASKED = re.compile(
+    r"\b(?:in (?:increasing|decreasing|ascending|descending|alphabetical|that|this|the given|numerical) order|"
+    r"respectively|in order|left to right|"
+    r"from (?:least|greatest|smallest|largest|lowest|highest|shortest|longest|first))\b"
+)
 PARTS = {"half": 2, "halves": 2, "quarter": 4, "fourth": 4} | {
     word: 3 + i for i, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split())
 }
@@ -91,6 +96,9 @@ BASE_WORDS = {
 def number_words(words: list[str]) -> int | Fraction | None:
     """Value of "twenty-one", "three hundred and five", "two thirds"; None if any word is not part of a number."""
     words = [part for word in words for part in word.split("-")]
+    if len(words) > 3 and words[-3:] == ["and", "a", "half"]:
+        whole = number_words(words[:-3])
+        return whole + Fraction(1, 2) if whole is not None else None
     if len(words) > 1 and (parts := PARTS.get(words[-1]) or PARTS.get(words[-1].removesuffix("s"))):
         above = 1 if words[0] in ("a", "an") and len(words) == 2 else number_words(words[:-1])
         return Fraction(above, parts) if isinstance(above, int) and 0 < above < 20 else None
