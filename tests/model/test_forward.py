@@ -15,6 +15,7 @@ from stratos_jax.model.cache import init_cache
 from stratos_jax.model.config import read_architecture
 from stratos_jax.model.forward import forward, logits
 from stratos_jax.model.params import logical_axes
+from stratos_jax.model.rope import partners
 
 T = 64
 ARCH = read_architecture(tiny_models.tiny_config("Llama-3.1-8B") | {"num_attention_heads": 8, "hidden_size": 64})
@@ -46,6 +47,14 @@ def assert_near(got, wanted, tolerance):
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(wanted), strict=True):
         error = np.abs(np.asarray(x) - y).max() / np.abs(y).max()
         assert error <= tolerance, (jax.tree_util.keystr(path), error)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rotary_partners_are_the_same_bits_as_a_product(dtype):
+    x_BTNH = jax.random.normal(jax.random.key(0), (2, 5, 3, 8)).astype(dtype)
+    by_halves, by_product = (jax.jit(functools.partial(partners, as_product=way))(x_BTNH) for way in (False, True))
+    np.testing.assert_array_equal(by_product, by_halves)
+    np.testing.assert_array_equal(by_halves[..., :4], -x_BTNH[..., 4:].astype("float32"))
 
 
 def test_a_packed_row_equals_its_documents_alone():

@@ -63,7 +63,7 @@ def attend(
     if sharding is not None:
         return _attend_sharded(q_BTNH, k_BSKH, v_BSKH, where, scale, implementation, sharding)
     num_context = 1 if context_axis is None else jax.lax.axis_size(context_axis)
-    name = choose(implementation, _platform(), num_context)
+    name = choose(implementation, target_platform(), num_context)
     if context_axis is None or num_context == 1:
         return _attend_whole_rows(q_BTNH, k_BSKH, v_BSKH, where, scale, name)
     return _attend_over_context(q_BTNH, k_BSKH, v_BSKH, where, scale, name, context_axis)
@@ -92,7 +92,7 @@ def choose(implementation: Implementation, platform: str, num_context: int = 1) 
     return implementation
 
 
-def _platform() -> str:
+def target_platform() -> str:
     """Where this computation will run: the mesh knows when it is compiled ahead of time for other devices."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
