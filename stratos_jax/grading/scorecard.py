@@ -35,18 +35,25 @@ class Labelled:
     right: bool
 
 
-def run(data_dir: str | Path | None = None, config: GradingConfig | None = None, workers: int = 1) -> dict[str, Any]:
-    """Figures for every labelled set that is found."""
+def run(
+    data_dir: str | Path | None = None,
+    config: GradingConfig | None = None,
+    workers: int = 1,
+    say: Callable[[str, int], None] = lambda name, count: None,
+) -> dict[str, Any]:
+    """Figures for every labelled set that is found; `say` hears of each before it is measured."""
     config = config or GradingConfig()
     folder = find_folder(data_dir)
     rows = []
     for name, load in MATH_SETS.items():
         pairs = load(folder)
         if pairs:
+            say(name, len(pairs))
             rows.append(measure_math(name, pairs, config, workers))
     for name, load in CODE_SETS.items():
         pairs = load(folder)
         if pairs:
+            say(name, len(pairs))
             rows.append(
                 {
                     "set": name,

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import dataclasses
 import json
 import sys
 import time
@@ -14,6 +15,7 @@ EXAMPLE = "stratos grade code --in answers.jsonl --out verdicts.jsonl --workers 
 KINDS = ("math", "code", "choice")
 SAID_EVERY_S = 10.0
 MOST_PROBLEMS = 50
+WIDTH = 80  # columns of a terminal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes (per node with ray) that grade at once")
     parser.add_argument("--backend", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="ray://host:port or auto; without it Ray starts here")
+    parser.add_argument("--judge-url", metavar="URL", help="math: an OpenAI-compatible endpoint to ask about `unknown`")
+    parser.add_argument("--judge-model", metavar="NAME", help="its model; settings: judge.spot_check=0.1")
     parser.add_argument("--data", metavar="FOLDER", help="scorecard: the folder with labelled sets")
     parser.add_argument("--json", action="store_true", help="one JSON object with the figures")
 
@@ -32,10 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Grade, audit or measure; the figures go to stdout."""
     from stratos_jax.config import override
-    from stratos_jax.grading.config import GradingConfig
+    from stratos_jax.grading.config import GradingConfig, JudgeConfig
     from stratos_jax.types import raise_all
 
-    config = override(GradingConfig(), args.overrides)
+    if bool(args.judge_url) != bool(args.judge_model):
+        raise_all(["--judge-url and --judge-model belong together"], what="no judge", do="give both, or neither")
+    judge = JudgeConfig(base_url=args.judge_url, model=args.judge_model) if args.judge_url else None
+    config = override(GradingConfig(judge=judge), args.overrides)
     if args.what == "scorecard":
         return scorecard(args, config)
     needed = [f"--{name}" for name, value in (("in", args.source), ("out", args.target)) if not value]
@@ -44,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         problems.append(f"--workers: got {args.workers}, wanted at least 1")
     if args.ray_address and args.backend != "ray":
         problems.append("--ray-address belongs to --backend ray")
+    if args.judge_url and args.what != "math":
+        problems.append("--judge-url belongs to math")
     if args.what == "audit" and args.backend == "ray":
         problems.append("an audit runs on this machine: --backend local")
     raise_all(problems, what=f"cannot grade {args.what}", do=f"see `{EXAMPLE}`")
@@ -107,12 +116,15 @@ def grade(args: argparse.Namespace, config: Any, ids: list[Any]) -> dict[str, An
     from stratos_jax.types import to_json
 
     records = (record for _, record in store.jsonl.read_jsonl(args.source))
-    if args.backend == "ray":
-        from stratos_jax.grading import ray_backend
+    report = None
+    if args.what == "math" and config.judge is not None:
+        from stratos_jax.grading.judge import JudgeReport
 
-        verdicts = ray_backend.grade(args.what, records, config, args.workers, address=args.ray_address)
+        report = JudgeReport()
+    if args.backend == "ray":
+        verdicts = on_ray(args, records, config, report)
     else:
-        verdicts = grading.grade(args.what, records, config, args.workers)
+        verdicts = grading.grade(args.what, records, config, args.workers, judge_report=report)
     outcomes: collections.Counter[str] = collections.Counter()
     reasons: collections.Counter[str] = collections.Counter()
 
@@ -124,7 +136,21 @@ def grade(args: argparse.Namespace, config: Any, ids: list[Any]) -> dict[str, An
 
     started = time.monotonic()
     store.jsonl.write_jsonl(args.target, lines())
-    return summary(args, len(ids), time.monotonic() - started, outcomes, reasons)
+    figures = summary(args, len(ids), time.monotonic() - started, outcomes, reasons)
+    return figures if report is None else {**figures, "judge": to_json(report)}
+
+
+def on_ray(args: argparse.Namespace, records: Iterable[Mapping[str, Any]], config: Any, report: Any) -> Iterator[Any]:
+    """The rules on the cluster; the judge, if there is one, is asked from here, so that its report is whole."""
+    from stratos_jax.grading import ray_backend
+
+    bare = dataclasses.replace(config, judge=None)
+    rules = lambda found: ray_backend.grade(args.what, found, bare, args.workers, address=args.ray_address)
+    if report is None:
+        return rules(records)
+    from stratos_jax.grading import judge
+
+    return judge.review(records, rules, config.judge, report)
 
 
 def audit(args: argparse.Namespace, config: Any, ids: list[Any]) -> dict[str, Any]:
@@ -169,7 +195,28 @@ def render(figures: Mapping[str, Any]) -> list[str]:
     """The figures as a person reads them."""
     outcomes = ", ".join(f"{count} {name}" for name, count in figures["outcomes"].items()) or "no records"
     lines = [f"{figures['what']}: {outcomes} ({figures['seconds']} s, {figures['per_second']}/s) -> {figures['out']}"]
-    return lines + [f"  {count:>7}  {reason}" for reason, count in figures["reasons"].items()]
+    lines += [f"  {count:>7}  {reason}" for reason, count in figures["reasons"].items()]
+    return lines + (render_judge(figures["judge"]) if "judge" in figures else [])
+
+
+def render_judge(report: Mapping[str, Any]) -> list[str]:
+    """What the judge was asked, what it said, and the pairs that a person should look at."""
+    tokens = f"{report['prompt_tokens']} + {report['completion_tokens']} tokens"
+    lines = [f"judge {report['model']}: {report['considered']} considered, {report['asked']} asked, {tokens}"]
+    lines += [f"  {count:>7}  {reason}" for reason, count in sorted(report["outcomes"].items())]
+    if report["spot_checks"]:
+        lines.append(f"  {len(report['spot_checks'])} to read for yourself:")
+    for check in report["spot_checks"]:
+        lines.append(f"  {check['id']}: {check['outcome']} ({check['reason']})")
+        lines += [f"      {name:<6} {clip(check[name])}" for name in ("gold", "answer")]
+        lines += [f"      vote   {clip(reply)}" for reply in check["replies"]]
+    return lines
+
+
+def clip(text: str) -> str:
+    """One line of a terminal."""
+    text = " ".join(text.split())
+    return text if len(text) <= WIDTH - 13 else text[: WIDTH - 16] + "..."
 
 
 def progress(items: Iterable[Any], total: int) -> Iterator[Any]:
@@ -194,6 +241,23 @@ def scorecard(args: argparse.Namespace, config: Any) -> int:
     """Measure the grader on every labelled set that is there."""
     from stratos_jax.grading import scorecard as card
 
-    figures = card.run(args.data, config, args.workers)
-    print(json.dumps(figures) if args.json else card.render(figures))
+    say = lambda name, count: print(f"measuring {name}: {count} pairs", file=sys.stderr, flush=True)
+    figures = card.run(args.data, config, args.workers, say)
+    print(json.dumps(figures) if args.json else "\n".join(render_card(figures)))
     return 0
+
+
+def render_card(figures: Mapping[str, Any]) -> list[str]:
+    """The scorecard in a terminal: one block for each set, one line for each grader."""
+    lines = []
+    for row in figures["sets"]:
+        lines += ["", f"{row['set']}: {row['right']} right, {row['wrong']} wrong"]
+        lines.append(f"  {'grader':<12} {'pairs':>6} {'recall':>8} {'false accepts':>16} {'unknown':>8} {'pairs/s':>9}")
+        for name, score in row["graders"].items():
+            recall = "-" if score["recall"] is None else f"{100 * score['recall']:.1f} %"
+            rate = "" if score["false_accept_rate"] is None else f" ({100 * score['false_accept_rate']:.1f} %)"
+            lines.append(
+                f"  {name:<12} {score['pairs']:>6} {recall:>8} {str(score['false_accepts']) + rate:>16} "
+                f"{score['unknown']:>8} {score['pairs_per_second']:>9}"
+            )
+    return lines[1:]

@@ -1,13 +1,27 @@
 """`stratos grade`: one line per record in input order, bad lines by number, nothing half-written."""
 
+import http.server
 import json
+import threading
 
 import pytest
 
 from stratos_jax import cli
+from tests.grading.test_judge import GOLD, Model, by_meaning
 
 STDIN = {"kind": "stdin", "cases": [{"input": "1\n", "output": "1"}]}
 GOOD, BAD = "print(input())", "print(2)"
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
+        server.seen, server.rule = [], by_meaning
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def write(path, records):
@@ -49,6 +63,35 @@ def test_the_other_kinds_go_the_same_way(tmp_path, capsys, kind):
     assert "1 right, 1 wrong" in capsys.readouterr().out
 
 
+def test_the_judge_report_is_printed_and_in_the_json(tmp_path, capsys, server):
+    records = [{"id": "a", "gold": "7", "answer": "7"}, {"id": "b", "gold": GOLD, "answer": "n not a power of 2"}]
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    words = ["grade", "math", "--in", write(tmp_path / "in.jsonl", records), "--out", str(tmp_path / "out.jsonl")]
+    words += ["--judge-url", url, "--judge-model", "m", "math.use_math_verify=false", "judge.spot_check=1.0"]
+    assert cli.main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)["judge"]
+    assert report["asked"] == report["considered"] == 1 and report["outcomes"] == {"judge.same": 1}
+    assert report["prompt_tokens"] == 14 and [c["id"] for c in report["spot_checks"]] == ["b"]
+    assert cli.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "judge m: 1 considered, 1 asked, 14 + 6 tokens" in lines and "  b: right (judge.same)" in lines
+    assert any("vote" in line and "SAME" in line for line in lines) and max(map(len, lines[1:])) <= 80
+
+
+def test_the_scorecard_fits_a_terminal(tmp_path, capsys):
+    pairs = [("1/2", "0.5", "right"), ("3", "4", "wrong")]
+    rows = [
+        {"id": str(i), "half": "held", "gold": g, "answer": a, "label": label} for i, (g, a, label) in enumerate(pairs)
+    ]
+    write(tmp_path / "hard_pairs.jsonl", rows)
+    assert cli.main(["grade", "scorecard", "--data", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert "hard_pairs (held back at first): 1 right, 1 wrong" in lines and max(map(len, lines)) <= 80
+    assert any(line.split()[:4] == ["stratos", "2", "100.0", "%"] for line in lines)
+    assert "measuring hard_pairs (held back at first): 2 pairs" in shown.err
+
+
 def test_all_bad_lines_are_named_and_nothing_is_written(tmp_path, capsys):
     lines = [
         {"id": "fine", "code": GOOD, "tests": STDIN},
@@ -79,6 +122,8 @@ def test_math_lines_are_checked_before_any_is_graded(tmp_path, capsys):
     [
         (["grade", "code"], "--in is missing"),
         (["grade", "code", "--in", "x", "--out", "y", "--workers", "0"], "--workers"),
+        (["grade", "math", "--in", "x", "--out", "y", "--judge-url", "u"], "belong together"),
+        (["grade", "code", "--in", "x", "--out", "y", "--judge-url", "u", "--judge-model", "m"], "belongs to math"),
         (["grade", "code", "code.time_limit=1"], "did you mean 'time_limit_s'"),
         (["grade", "audit", "--in", "x", "--out", "y", "--backend", "ray"], "--backend local"),
         (["grade", "code", "--in", "x", "--out", "y", "--ray-address", "auto"], "--backend ray"),
