@@ -8,6 +8,7 @@ verifies.
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import sys
 import time
@@ -368,7 +369,8 @@ def finish(this: Run) -> Manifest:
     if not this.hosts.is_primary:
         return _manifest(this, files=())
     if store.is_remote(this.directory):
-        store.upload_tree(this.scratch, this.directory)
+        for file in store.list_files(this.scratch):
+            store.upload_file(file.url, store.join(this.directory, os.path.relpath(file.url, this.scratch)))
     made = store.manifest.make_manifest(this.directory, stage="train")
     made = _manifest(this, files=made.files)
     store.manifest.write_manifest(this.directory, made)

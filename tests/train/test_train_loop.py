@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import training
 
-from stratos_jax import checkpoint
+from stratos_jax import checkpoint, store
+from stratos_jax.mesh.alive import Alive
 from stratos_jax.mesh.config import MeshConfig
 from stratos_jax.shards import loader as shards_loader
 from stratos_jax.train import loop
@@ -183,6 +184,25 @@ def test_sinks_and_profile(shards, tmp_path):
     train(shards, tmp_path, sinks=("tensorboard",), profile_steps=(4, 5))
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_run_in_a_bucket_ends_whole_and_another_machine_goes_on_with_its_figures(
+    shards, straight, fake_gcs, tmp_path, monkeypatch
+):
+    url, wanted = "gs://test-bucket/run", [r["loss"] for r in records(straight)]
+    first, second = tmp_path / "first", tmp_path / "second"
+    monkeypatch.setattr(loop, "local_scratch", lambda directory: first)
+    first.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(loop.Preempted):
+        patch.setattr(Alive, "should_stop", lambda self, done: done == 4)
+        train(shards, url)
+    monkeypatch.setattr(loop, "local_scratch", lambda directory: second)
+    second.mkdir()
+    made = train(shards, url)
+    store.download_tree(url, tmp_path / "copy")
+    assert [r["loss"] for r in records(tmp_path / "copy")] == wanted
+    assert {"metrics.jsonl", "curves.png"} <= {file.path for file in made.files}
+    assert checkpoint.steps(f"{url}/checkpoints") == [4, 6]
 
 
 def test_a_spike_is_found(shards, tmp_path):
