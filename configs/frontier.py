@@ -3,7 +3,8 @@
 Command:  stratos run configs/frontier.py
 Chips:    2 CPU cores, under 40 minutes; Ctrl-C and run again goes on
 
-Every student takes the same number of steps. The report plots accuracy over examples, a line for each size.
+Every student takes the same number of steps, half of the quickstart's. The report plots accuracy over
+examples, a line for each size.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from stratos_jax.recipe import Arm, Recipe
 
 SIZES = {"small": 32, "middle": 64, "large": 96}  # hidden size
 EXAMPLES = (300, 1_200, 4_800)
+STEPS = 600
 HEAD_SIZE = 32
 
 
@@ -31,7 +33,8 @@ def recipe() -> Recipe:
         for name, hidden in SIZES.items()
         for examples in EXAMPLES
     )
-    return dataclasses.replace(base, name="frontier", arms=arms)
+    train = dataclasses.replace(base.train, max_steps=STEPS)
+    return dataclasses.replace(base, name="frontier", train=train, arms=arms)
 
 
 def student(base: Recipe, hidden: int) -> dict:

@@ -27,12 +27,21 @@ def render(
     report: Mapping[str, Any], runs: Sequence[Run], curate: str | os.PathLike[str], times: Mapping[str, float]
 ) -> str:
     """The whole page."""
-    grid = len(runs) > 2
+    many = len(runs) > 2
+    grid = many and len({(run.parameters, run.examples) for run in runs}) == len(runs)
+    if grid:
+        first = [
+            _grid_head(report, runs),
+            _frontier(report, runs),
+            _losses(_most_examples(runs), SAME_DATA, by_size=True),
+        ]
+    elif many:
+        first = [_sweep(report, runs), _losses(runs[: svg.NUM_COLOURS], "")]
+    else:
+        first = [_head(report, runs, curate), _by_kind(report, runs), _losses(runs, TWO_TARGETS)]
     parts = [
-        _head(report, runs, curate) if not grid else _grid_head(report, runs),
-        _frontier(report, runs) if grid else _by_kind(report, runs),
-        _losses(_most_examples(runs), grid=True) if grid else _losses(runs),
-        "" if grid else _samples(report, runs, curate),
+        *first,
+        "" if many else _samples(report, runs, curate),
         page_data.funnel(report["curation"], curate),
         _made(report, runs, times),
     ]
@@ -125,14 +134,14 @@ def _point(score: Mapping[str, Any], x: float = 0.0) -> svg.Point:
     return svg.Point(x=x, y=score["value"], low=score["low"], high=score["high"])
 
 
-def _losses(runs: Sequence[Run], *, grid: bool = False) -> str:
+def _losses(runs: Sequence[Run], note: str, *, by_size: bool = False) -> str:
     """Loss curves, thinned by means so that the picture stays small."""
     rows = []
     for index, run in enumerate(runs):
         size = max(1, len(run.losses) // MAX_POINTS)
         chunks = [run.losses[i : i + size] for i in range(0, len(run.losses), size)]
         points = [svg.Point(x=c[-1][0], y=sum(loss for _, loss in c) / len(c)) for c in chunks]
-        name = f"{run.parameters:,} parameters" if grid else shown(run.name)
+        name = f"{run.parameters:,} parameters" if by_size else shown(run.name)
         rows.append(svg.Line(name=name, points=points, colour=index))
     if not any(row.points for row in rows):
         return ""
@@ -140,7 +149,7 @@ def _losses(runs: Sequence[Run], *, grid: bool = False) -> str:
     return (
         f"<h2>Training loss</h2>{svg.legend([row.name for row in rows])}"
         f'<figure class="wide">{plot}<figcaption>The mean over the tokens that the student learns to write.'
-        f" {SAME_DATA if grid else TWO_TARGETS}</figcaption></figure>"
+        f" {note}</figcaption></figure>"
     )
 
 
@@ -249,4 +258,26 @@ def _frontier(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
         f'<figure class="wide">{plot}<figcaption>Thin lines: {report["confidence"]:.0%} intervals. The number of'
         " examples is on a logarithmic axis.</figcaption></figure>"
         f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    )
+
+
+def _sweep(report: Mapping[str, Any], runs: Sequence[Run]) -> str:
+    """Students that differ in their settings: a table, the best first."""
+    rows = []
+    for run in sorted(runs, key=lambda run: -report["accuracy"][run.name]):
+        low, high = report["intervals"][run.name]
+        loss = report["training"][run.name]["last_loss"]
+        cells = (
+            f"{report['accuracy'][run.name]:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            "" if loss is None else f"{loss:.4f}",
+        )
+        numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        rows.append(f"<tr><td>{html.escape(shown(run.name))}</td>{numbers}</tr>")
+    head = "".join(f'<th class="n">{name}</th>' for name in ("right", "interval", "last loss"))
+    return (
+        "<h1>Which settings suit this student best?</h1>"
+        f"<p>{len(runs)} students that differ in the settings of their names alone, asked the same held-out problems;"
+        f" intervals hold {report['confidence']:.0%}.</p>"
+        f'<div class="scroll"><table><tr><th>student</th>{head}</tr>{"".join(rows)}</table></div>'
     )

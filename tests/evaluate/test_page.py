@@ -155,3 +155,11 @@ def test_a_grid_draws_losses_of_one_student_of_each_size(tmp_path):
     text = page.render(report_of(runs), runs, tmp_path, {})
     assert text.count("<polyline") == 6  # three sizes in each of two plots: colours do not repeat
     assert "best: 1,000 parameters, 5,000 examples" in text and text.count("<tr><td") >= 9
+
+
+def test_students_of_one_size_and_one_data_set_are_a_table(tmp_path):
+    runs = [make_run(tmp_path / n, n, right) for n, right in (("lr_1", 8), ("lr_3", 20), ("lr_10", 12))]
+    text = page.render(report_of(runs), runs, tmp_path, {})
+    assert "Which settings suit this student best?" in text
+    assert text.index("50.0%") < text.index("30.0%") < text.index("20.0%")  # the best first
+    assert text.count("<polyline") == 3 and "parameters</span>" not in text
