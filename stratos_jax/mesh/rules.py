@@ -31,27 +31,12 @@ PARAM_RULES: Mapping[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "rank": (),  # of LoRA
 }
-ACTIVATION_RULES: Mapping[str, tuple[str, ...]] = {
-    "batch": ROWS,
-    "sequence": ("context",),
-    "embed": (),
-    "heads": ("tensor",),
-    "kv_heads": ("tensor",),
-    "head_dim": (),
-    "mlp": ("tensor",),
-    "vocab": ("tensor",),
-}
 BATCH_SPEC = P(ROWS, "context")
 
 
 def is_axes(value: Any) -> bool:
     """Whether a node of a tree of logical axes is a leaf."""
     return isinstance(value, tuple)
-
-
-def spec_of(axes: Sequence[str], rules: Mapping[str, tuple[str, ...]]) -> P:
-    """The partition spec of an array with these logical axes."""
-    return P(*(rules[axis] or None for axis in axes))
 
 
 def param_spec(axes: Sequence[str], mesh_shape: Mapping[str, int]) -> P:
@@ -64,12 +49,6 @@ def param_spec(axes: Sequence[str], mesh_shape: Mapping[str, int]) -> P:
     if free:
         used[free[0]] = SHARDS
     return P(*(names or None for names in used))
-
-
-def only(spec: P, axes: Sequence[str]) -> P:
-    """The part of a spec that is about some mesh axes."""
-    kept = [tuple(a for a in _names(entry) if a in axes) for entry in spec]
-    return P(*(entry or None for entry in kept))
 
 
 def names_in(spec: P) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from stratos_jax.model.config import Architecture
 
 Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]  # pins an activation's logical axes to the mesh
 HIDDEN = ("batch", "sequence", "embed")
+INWARD = ("batch", "sequence", "embed_in")  # what the products of a layer's half take in
+OUTWARD = ("batch", "sequence", "embed_out")  # what they give out: a sum over heads or MLP width
 HEADS = ("batch", "sequence", "heads", "head_dim")
 KV_HEADS = ("batch", "sequence", "kv_heads", "head_dim")
 MLP = ("batch", "sequence", "mlp")
@@ -78,7 +80,7 @@ class Attention(nnx.Module):
         v_BTKH = checkpoint_name(constrain(v_BTKH, KV_HEADS), "value")
         out_BTNH, cache = attend(q_BTNH, k_BTKH, v_BTKH)
         out_BTNH = constrain(out_BTNH, HEADS)
-        return einsum("BTNH,NHD->BTD", out_BTNH, self.o[...]), cache
+        return constrain(einsum("BTNH,NHD->BTD", out_BTNH, self.o[...]), OUTWARD), cache
 
 
 class Mlp(nnx.Module):
@@ -95,7 +97,7 @@ class Mlp(nnx.Module):
     def __call__(self, x_BTD: jax.Array, constrain: Constrain) -> jax.Array:
         gate_BTF = checkpoint_name(constrain(einsum("BTD,DF->BTF", x_BTD, self.gate[...]), MLP), "mlp_gate")
         up_BTF = checkpoint_name(constrain(einsum("BTD,DF->BTF", x_BTD, self.up[...]), MLP), "mlp_up")
-        return einsum("BTF,FD->BTD", jax.nn.silu(gate_BTF) * up_BTF, self.down[...])
+        return constrain(einsum("BTF,FD->BTD", jax.nn.silu(gate_BTF) * up_BTF, self.down[...]), OUTWARD)
 
 
 class DecoderLayer(nnx.Module):
@@ -112,11 +114,11 @@ class DecoderLayer(nnx.Module):
         x_BTD = checkpoint_name(x_BTD, "layer_input")
         with jax.named_scope("attention"):
             attended_BTD, cache = self.attention(
-                constrain(self.attention_norm(x_BTD), HIDDEN), rotate, attend, constrain
+                constrain(self.attention_norm(x_BTD), INWARD), rotate, attend, constrain
             )
             x_BTD = constrain(x_BTD + attended_BTD, HIDDEN)
         with jax.named_scope("mlp"):
-            x_BTD = constrain(x_BTD + self.mlp(constrain(self.mlp_norm(x_BTD), HIDDEN), constrain), HIDDEN)
+            x_BTD = constrain(x_BTD + self.mlp(constrain(self.mlp_norm(x_BTD), INWARD), constrain), HIDDEN)
         return x_BTD, cache
 
 

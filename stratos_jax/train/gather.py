@@ -1,7 +1,8 @@
 """Weights come together where they are used, and their gradients go apart again; runs per device, inside `shard_map`.
 
-In: shards of parameters and their partition specs. Out: whole parameters in the compute format. The transpose of the
-all-gather is a reduce-scatter, in the same format, so that a gradient never travels whole.
+In: shards of parameters and their partition specs. Out: parameters in the compute format, whole but for the mesh axes
+that are to stay split. The transpose of the all-gather is a reduce-scatter, in the same format, so that a gradient
+never travels whole.
 """
 
 from collections.abc import Sequence
@@ -14,23 +15,24 @@ from stratos_jax.mesh import rules
 from stratos_jax.train.quantized import Packed, unpack
 
 
-def whole(params: Any, specs: Any, dtype: Any) -> Any:
-    """Each parameter gathered along the axis that its spec splits; `params` may lack parts of `specs`."""
-    return {name: _whole(leaf, specs[name], dtype) for name, leaf in params.items()}
+def whole(params: Any, specs: Any, dtype: Any, stay_split: Sequence[str] = ()) -> Any:
+    """Each parameter gathered along the axes that its spec splits; `params` may lack parts of `specs`."""
+    return {name: _whole(leaf, specs[name], dtype, stay_split) for name, leaf in params.items()}
 
 
-def _whole(leaf: Any, spec: Any, dtype: Any) -> Any:
+def _whole(leaf: Any, spec: Any, dtype: Any, stay_split: Sequence[str]) -> Any:
     if isinstance(leaf, dict):
-        return whole(leaf, spec, dtype)
+        return whole(leaf, spec, dtype, stay_split)
     if isinstance(leaf, Packed):  # travels as it is, and is unpacked where it is used
-        return unpack(Packed(*(_gathered(part, own) for part, own in zip(leaf, spec))), dtype)
-    return _gathered(leaf.astype(dtype), spec)
+        return unpack(Packed(*(_gathered(part, own, stay_split) for part, own in zip(leaf, spec))), dtype)
+    return _gathered(leaf.astype(dtype), spec, stay_split)
 
 
-def _gathered(leaf: jax.Array, spec: P) -> jax.Array:
+def _gathered(leaf: jax.Array, spec: P, stay_split: Sequence[str]) -> jax.Array:
     for dim, entry in enumerate(spec):
-        if entry is not None:
-            leaf = jax.lax.all_gather(leaf, entry, axis=dim, tiled=True)
+        names = tuple(name for name in rules.names_in(P(entry)) if name not in stay_split)
+        if names:
+            leaf = jax.lax.all_gather(leaf, names, axis=dim, tiled=True)
     return leaf
 
 

@@ -21,6 +21,7 @@ from stratos_jax.train import lora
 from stratos_jax.train.config import LoraConfig, TrainConfig
 from stratos_jax.train.optimizer import make_optimizer, make_schedule
 from stratos_jax.train.quantized import is_packed
+from stratos_jax.types import UserError
 
 State = dict[str, Any]
 
@@ -92,8 +93,19 @@ def _with_shardings(tree: Any, specs: Any, mesh: Mesh) -> Any:
 
 def packed_specs(base: Any, specs: Any, mesh: Mesh) -> Any:
     """Specs of the frozen parameters: those of full ones; codes and scales too, as far as these divide them."""
-    fit = lambda spec: lambda leaf: _dividing(spec, leaf, mesh)
-    return jax.tree.map(lambda leaf, spec: jax.tree.map(fit(spec), leaf), base, specs, is_leaf=is_packed)
+
+    def place(leaf: Any, spec: P) -> Any:
+        parts = jax.tree.map(lambda part: _dividing(spec, part, mesh), leaf)
+        split = lambda part: "tensor" in rules.names_in(part)
+        if is_packed(leaf) and split(spec) and not all(map(split, parts)):
+            raise UserError(
+                "a quantized matrix is split over mesh.tensor in whole blocks only",
+                got=f"blocks {leaf.scale.shape} over tensor={mesh.shape['tensor']}",
+                do="choose a smaller mesh.tensor, or train.lora.quantize_base=none",
+            )
+        return parts
+
+    return jax.tree.map(place, base, specs, is_leaf=is_packed)
 
 
 def optimizer_specs(state: Any, specs: Any, mesh: Mesh) -> Any:

@@ -3,10 +3,11 @@
 In: architecture, settings, a mesh (its devices may be of a compile-only topology). Out: `Step`, with the jitted
 function `(state, batch) -> (state, metrics)`, which donates the state, and the abstract arguments and shardings for it.
 
-The gradient is taken per device, inside `shard_map` over data, fsdp and context: weights come by all-gather in the
-compute format, inside the layer, and the transpose of that is a reduce-scatter of their gradients. Only `tensor` is
-left to the compiler. Gradients add up over micro-batches in float32; each token weighs what the batch says, divided by
-the weight of the whole step, so that the number of micro-batches and devices changes nothing but the order of sums.
+The gradient is taken per device, inside `shard_map`: weights come by all-gather over fsdp and context in the compute
+format, inside the layer, and the transpose of that is a reduce-scatter of their gradients. Over `tensor` a layer's
+weights stay split and tokens travel; embedding and head come whole, for this device's own tokens. Gradients add up over
+micro-batches in float32; each token weighs what the batch says, divided by the weight of the whole step, so that the
+number of micro-batches and devices changes nothing but the order of sums.
 
 Shapes: B rows of a micro-batch on a device, T tokens, N = B x T, D hidden, V vocabulary.
 """
@@ -42,7 +43,7 @@ BATCH_DTYPES = {
     "loss_weights_BT": jnp.float32,
     "spans_BT": jnp.int8,
 }
-MANUAL = ("data", "fsdp", "context")  # mesh axes of the shard_map; parameters have no spec on "data"
+TOKENS = P(rules.ROWS, ("context", "tensor"))  # how a step's tokens lie on the devices
 MEAN_DECAY = 0.98  # of the running mean that a spike is measured against
 MICRO_BATCH_TOKENS = 16_384  # of a device, where train.rows_per_device is None
 
@@ -107,11 +108,12 @@ def make_train_step(
 def micro_batch_rows(train: TrainConfig, mesh: Mesh, row_tokens: int) -> int:
     """Rows that a device walks at once: as configured, or as many as hold MICRO_BATCH_TOKENS, and at least one."""
     row_ways, token_ways = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["context"]
+    pieces = token_ways * mesh.shape["tensor"]
     problems = []
     if train.rows_per_step % row_ways:
         problems.append(f"train.rows_per_step {train.rows_per_step} is not a multiple of data x fsdp = {row_ways}")
-    if row_tokens % token_ways:
-        problems.append(f"rows of {row_tokens} tokens are not a multiple of context = {token_ways}")
+    if row_tokens % pieces:
+        problems.append(f"rows of {row_tokens} tokens are not a multiple of context x tensor = {pieces}")
     rows = train.rows_per_step // row_ways
     if not problems and train.rows_per_device and rows % train.rows_per_device:
         problems.append(f"train.rows_per_device {train.rows_per_device} does not divide the {rows} rows of a shard")
@@ -146,30 +148,27 @@ def make_loss_and_grads(
     layout: Layout, model: ModelConfig, train: TrainConfig, mesh: Mesh, rows: int, with_grads: bool = True
 ) -> Callable[[State, Batch], tuple[dict[str, jax.Array], Any]]:
     """The function (state, batch) -> (metrics, gradients of the parameters, sharded like them)."""
-    manual = tuple(a for a in rules.AXES if a in MANUAL or mesh.shape[a] == 1)
-    keep_manual = lambda tree: jax.tree.map(lambda s: rules.only(s, manual), tree, is_leaf=lambda v: isinstance(v, P))
-    specs, base_specs = keep_manual(layout.specs), keep_manual(layout.base_specs)
-    batch_specs = {**{name: rules.BATCH_SPEC for name in BATCH_DTYPES}, "ends_BT": rules.BATCH_SPEC}
+    specs, base_specs = layout.specs, layout.base_specs
+    batch_specs = {name: TOKENS for name in (*BATCH_DTYPES, "ends_BT")}
 
     def per_device(params: Any, base: Any, batch: Batch, total_weight: jax.Array) -> tuple[Any, Any]:
         micro_loss = functools.partial(_micro_loss, layout, model, train, mesh, (specs, base_specs), base)
         micro = {k: v.reshape(-1, rows, *v.shape[1:]) for k, v in batch.items()}
         if not with_grads:
             sums = jax.lax.map(lambda b: micro_loss(params, b, total_weight)[1], micro)
-            return jax.lax.psum(jax.tree.map(lambda x: jnp.sum(x, 0), sums), MANUAL), None
+            return jax.lax.psum(jax.tree.map(lambda x: jnp.sum(x, 0), sums), rules.AXES), None
         grad_of = jax.grad(micro_loss, has_aux=True)
         if micro["tokens_BT"].shape[0] == 1:
             grads, sums = grad_of(params, {k: v[0] for k, v in micro.items()}, total_weight)
         else:
             grads, sums = _accumulate(lambda b: grad_of(params, b, total_weight), params, micro)
-        return jax.lax.psum(sums, MANUAL), gather.finish_reduction(grads, specs, MANUAL)
+        return jax.lax.psum(sums, rules.AXES), gather.finish_reduction(grads, specs, rules.AXES)
 
     run = jax.shard_map(
         per_device,
         mesh=mesh,
         in_specs=(specs, base_specs, batch_specs, P()),
         out_specs=(P(), specs if with_grads else P()),
-        axis_names=set(manual),
         check_vma=False,
     )
 
@@ -220,8 +219,8 @@ def _micro_loss(
         whole,
         arch,
         batch["tokens_BT"],
-        positions_BT=batch["positions_BT"],
-        segment_ids_BT=batch["segment_ids_BT"],
+        positions_BT=attention.whole_rows(batch["positions_BT"], mesh),
+        segment_ids_BT=attention.whole_rows(batch["segment_ids_BT"], mesh),
         compute_dtype=dtype,
         attention=model.attention,
         remat=policy(train.remat),
@@ -243,8 +242,8 @@ def _micro_loss(
 def _fetch_layer(layout: Layout, specs: Any, adapter_specs: Any, dtype: Any, layer: tuple[Any, Any]) -> Any:
     """One layer's weights, whole, with its adapters merged in where there are any."""
     network, adapters = layer
-    weights = gather.whole(network, gather.of_one_layer(specs), dtype)
+    weights = gather.whole(network, gather.of_one_layer(specs), dtype, stay_split=("tensor",))
     if layout.lora is None:
         return weights
-    adapters = gather.whole(adapters, gather.of_one_layer(adapter_specs), jnp.float32)
+    adapters = gather.whole(adapters, gather.of_one_layer(adapter_specs), jnp.float32, stay_split=("tensor",))
     return lora.merge_layer(weights, adapters, layout.lora)

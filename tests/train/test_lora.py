@@ -63,8 +63,13 @@ def test_any_mesh_gives_what_one_device_gives(on_one_device):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tolerance"), [("int8", 2e-3), ("nf4", 2e-2)])
 def test_a_quantized_base_is_nearly_the_base(on_one_device, kind, tolerance):
-    _, loss, _ = one_step((1, 4, 1, 1), LoraConfig(rank=4, alpha=8.0, quantize_base=kind))
+    _, loss, _ = one_step((1, 2, 1, 2), LoraConfig(rank=4, alpha=8.0, quantize_base=kind))
     assert loss == pytest.approx(on_one_device[1], rel=tolerance)
+
+
+def test_blocks_of_a_quantized_base_are_not_cut():
+    with pytest.raises(UserError, match="in whole blocks only"):
+        one_step((1, 1, 1, 4), LoraConfig(rank=4, alpha=8.0, quantize_base="int8"))
 
 
 @pytest.mark.parametrize(("kind", "most"), [("int8", 1 / 254), ("nf4", 0.153)])

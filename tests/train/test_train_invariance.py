@@ -14,6 +14,7 @@ from stratos_jax.model.config import architecture_of
 from stratos_jax.model.forward import forward, logits
 from stratos_jax.train.state import init_state
 from stratos_jax.train.step import make_train_step
+from stratos_jax.types import UserError
 
 ARCH = architecture_of(training.model_config())
 ONE = (1, 1, 1, 1)
@@ -74,6 +75,11 @@ def test_any_mesh_gives_what_one_device_gives(shape):
 @pytest.mark.parametrize("shape", MORE_MESHES)
 def test_any_other_mesh_gives_what_one_device_gives(shape):
     assert_same(run(training.random_batch(), shape), reference())
+
+
+def test_tokens_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match=r"rows of 30 tokens are not a multiple of context x tensor = 4"):
+        run({name: value[:, :30] for name, value in training.random_batch().items()}, (1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("rows", [1, 4])
