@@ -168,7 +168,7 @@ def with_remat(
     """The settings with `auto` replaced by the policy that fits these devices by estimate."""
     if train.remat != "auto":
         return train
-    tokens = micro_batch_rows(train, mesh, row_tokens) * row_tokens // mesh.shape["context"]
+    tokens = micro_batch_rows(train, mesh, row_tokens) * row_tokens // (mesh.shape["context"] * mesh.shape["tensor"])
     weight_bytes = 12 if model.param_dtype == "float32" else 6
     ways = mesh.shape["fsdp"] * mesh.shape["context"] * mesh.shape["tensor"]
     chosen = remat.choose(

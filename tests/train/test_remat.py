@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import training
 from helpers import ROOT
 
-from stratos_jax.model.config import read_architecture
-from stratos_jax.train import remat
+from stratos_jax.mesh import layout
+from stratos_jax.mesh.rules import AXES
+from stratos_jax.model.config import architecture_of, read_architecture
+from stratos_jax.train import loop, remat
 from stratos_jax.types import UserError
 
 GIB = 2**30
@@ -24,6 +27,15 @@ def test_more_memory_keeps_more():
     assert [order.index(name) for name in chosen] == sorted(order.index(name) for name in chosen)
     assert chosen[0] == "offload" and chosen[-1] in ("dots", "none") and set(chosen) <= remat.POLICIES.keys()
     assert choose(None) == "full"  # a 7B step on a machine that does not tell
+
+
+def test_devices_that_share_rows_share_what_is_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr(remat, "choose", lambda arch, **sizes: asked.append(sizes) or "full")
+    mesh = layout.make_mesh(dict(zip(AXES, (1, 2, 2, 2))))
+    model, train = training.model_config(), training.train_config(remat="auto")
+    assert loop.with_remat(train, model, architecture_of(model), mesh, row_tokens=64).remat == "full"
+    assert asked[0]["tokens"] == 4 * 64 // 4
 
 
 def test_a_name_that_is_no_policy_is_refused():
