@@ -20,7 +20,9 @@ DEFAULT = pathlib.Path.home() / ".cache" / "stratos_jax" / "plans"
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 READERS = ("plan/buffers.py", "plan/hlo.py", "plan/work.py", "plan/program.py")
 PROGRAM = ("model", "mesh", "train", *READERS)  # what becomes part of a train step, and what reads it
+REMEDIES = (*PROGRAM, "plan/planner.py", "plan/guess.py")
 SERVING = ("model", "engine", *READERS, "plan/serving.py")
+APART = tuple(f"train/{name}.py" for name in ("display", "feed", "flops", "loop", "metrics", "plots", "task_of_run"))
 T = TypeVar("T")
 
 
@@ -67,6 +69,7 @@ def _code(places: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     files = [PACKAGE / place for place in places if place.endswith(".py")]
     rooms = [PACKAGE / place for place in places if not place.endswith(".py")]
-    for path in sorted([*files, *(path for room in rooms for path in room.rglob("*.py"))]):
+    files += [path for room in rooms for path in room.rglob("*.py")]
+    for path in sorted(set(files) - {PACKAGE / name for name in APART}):  # what runs the step is no part of it
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

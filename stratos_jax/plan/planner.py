@@ -20,7 +20,7 @@ from stratos_jax.types import UserError
 
 # From the most memory and least work to the least memory: `auto` takes the first that fits.
 REMAT_ORDER = ("dots", "context_qkv", "context", "full", "offload")
-SURE, HOPELESS = 0.95, 1.15  # of the limit: a guess below it should fit, a guess above it cannot
+SURE, HOPELESS = 0.85, 1.15  # of the limit: a guess below it fits, as far as is known; one above it cannot
 NOT_OF_THE_PROGRAM = (
     *("epochs", "max_steps", "seed", "checkpoint", "log_every_steps", "sinks", "held_out_fraction"),
     *("eval_every_steps", "profile_steps", "on_bad_step", "watchdog_seconds"),
@@ -42,10 +42,11 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Remedy:
-    """A change under which the run fits, tried with the compiler."""
+    """A change under which the run fits."""
 
     change: str  # words to paste
     hbm_peak_gib: float
+    checked: bool  # with the compiler; else by arithmetic
     topology: str
 
 
@@ -71,12 +72,12 @@ class Refusal:
     remedies: tuple[Remedy, ...]
 
 
-def plan(question: Question, *, folder: pathlib.Path, say: Say, find_remedy: bool = True) -> Estimate | Refusal:
+def plan(question: Question, *, folder: pathlib.Path, say: Say, check: bool = False) -> Estimate | Refusal:
     """Compile (or recall) the step under the best policy that fits, and estimate it."""
     facts = fit(question.job, question.topology, folder=folder, say=say)
     if facts.fits:
         return estimated(question, facts)
-    remedies = remedies_of(question, folder=folder, say=say).found if find_remedy else ()
+    remedies = remedies_of(question, folder=folder, say=say, check=check).found
     return Refusal(
         fits=False,
         topology=question.topology.full_name,
@@ -90,10 +91,11 @@ def plan(question: Question, *, folder: pathlib.Path, say: Say, find_remedy: boo
     )
 
 
-def remedies_of(question: Question, *, folder: pathlib.Path, say: Say) -> Remedies:
+def remedies_of(question: Question, *, folder: pathlib.Path, say: Say, check: bool) -> Remedies:
     """Kept like a compilation: a refused plan that is asked for again is instant too."""
-    parts = ["remedies", question.job, question.topology.full_name]
-    return cache.recall(Remedies, parts, folder, lambda: remedy(question, folder=folder, say=say), cache.PROGRAM)
+    parts = ["remedies", question.job, question.topology.full_name, check]
+    make = lambda: remedy(question, folder=folder, say=say, check=check)
+    return cache.recall(Remedies, parts, folder, make, cache.REMEDIES)
 
 
 def fit(job: Job, topology: Topology, *, folder: pathlib.Path, say: Say) -> Facts:
@@ -183,15 +185,19 @@ def _notes(job: Job, facts: Facts) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def remedy(question: Question, *, folder: pathlib.Path, say: Say) -> Remedies:
-    """The nearest change that fits: changes are ordered by arithmetic, and the compiler has the last word."""
+def remedy(question: Question, *, folder: pathlib.Path, say: Say, check: bool) -> Remedies:
+    """The nearest change that fits: by arithmetic, or, with `check`, the first that the compiler takes."""
     limit = question.topology.chip.hbm_gib
     for change, job, topology in itertools.islice(likely(question.job, question.topology, limit), 3):
-        say(f"trying {change}")
-        facts = compiled(job, topology, job.train.remat, folder=folder, say=say)
-        if facts.fits:
-            found = Remedy(change=change, hbm_peak_gib=facts.peak_bytes / 2**30, topology=topology.full_name)
-            return Remedies(found=(found,))
+        peak = guessed_gib(job, topology, job.train.remat)
+        if check:
+            say(f"trying {change}")
+            facts = compiled(job, topology, job.train.remat, folder=folder, say=say)
+            if not facts.fits:
+                continue
+            peak = facts.peak_bytes / 2**30
+        found = Remedy(change=change, hbm_peak_gib=peak, topology=topology.full_name, checked=check)
+        return Remedies(found=(found,))
     return Remedies(found=())
 
 

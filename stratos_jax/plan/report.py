@@ -90,7 +90,13 @@ def _refusal(r: Refusal) -> list[str]:
     ]
     if not r.remedies:
         return [*out, "  no change of remat, moments, row length or chips (up to four times as many) was found to fit"]
-    return out + [f"  fits instead: {remedy.change}  (peak {remedy.hbm_peak_gib:.1f} GiB)" for remedy in r.remedies]
+    for remedy in r.remedies:
+        if remedy.checked:
+            out.append(f"  fits instead: {remedy.change}  (peak {remedy.hbm_peak_gib:.1f} GiB)")
+            continue
+        out.append(f"  fits instead: {remedy.change}")
+        out.append(f"                about {remedy.hbm_peak_gib:.1f} GiB by arithmetic; --check asks the compiler")
+    return out
 
 
 def serving_lines(s: ServePlan) -> list[str]:

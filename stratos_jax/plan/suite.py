@@ -6,11 +6,10 @@ assumed unless they are given.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stratos_jax import store
 from stratos_jax.engine.config import SamplingConfig
-from stratos_jax.evaluate.config import EvaluateConfig, TaskConfig
 from stratos_jax.model import flops
 from stratos_jax.model.config import ModelConfig, architecture_of
 from stratos_jax.plan import guess, serving
@@ -25,6 +24,16 @@ KNOWN = {
 OTHER = (500, 6_000)
 ROOFLINE = 0.4  # other engines reach 37 to 51 % of the memory's speed on v6e, by their published figures
 DISK_GB_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One task of the suite."""
+
+    name: str
+    path: str  # of its problems; "curate": made by the run itself
+    max_problems: int | None
+    sampling: SamplingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +70,7 @@ class ConvertPlan:
 
 
 def evaluate(
-    config: EvaluateConfig,
+    tasks: Sequence[Part],
     job: serving.Serve,
     topology: Topology,
     *,
@@ -72,14 +81,12 @@ def evaluate(
     """Hours and dollars of all tasks, sampled one after another."""
     arch, chip = architecture_of(job.model), topology.chip
     weights = guess.num_params(arch) * (4 if job.engine.compute_dtype == "float32" else 2)
-    whole = dataclasses.replace(job, sampling=_longest(config))
+    whole = dataclasses.replace(job, sampling=_longest(tasks))
     room = 0.9 * chip.hbm_gib * GIB - weights
     batch = min(job.engine.batch_size, int(room // (serving.cache_tokens(whole) * serving.token_bytes(whole))))
-    sizes = {task.name: num_problems(task) * (task.sampling or config.sampling).samples for task in config.tasks}
-    lengths = {
-        task.name: min(answer_tokens or KNOWN.get(task.name, OTHER)[1], (task.sampling or config.sampling).max_tokens)
-        for task in config.tasks
-    }
+    sizes = {task.name: num_problems(task) * task.sampling.samples for task in tasks}
+    assumed = lambda task: answer_tokens or KNOWN.get(task.name, OTHER)[1]
+    lengths = {task.name: min(assumed(task), task.sampling.max_tokens) for task in tasks}
     fits = batch > 0
     held = dataclasses.replace(whole, engine=dataclasses.replace(job.engine, batch_size=max(1, batch)))
     step = (weights + serving.cache_bytes(held)) / (chip.hbm_gb_s * 1e9) / roofline
@@ -101,7 +108,7 @@ def evaluate(
         hours=hours if fits else 0.0,
         usd=None if price is None or not fits else hours * topology.num_chips * price,
         usd_per_chip_hour=price,
-        notes=(*_alone(topology, hours if fits else 0.0, price), *_notes(config, job, batch, answer_tokens)),
+        notes=(*_alone(topology, hours if fits else 0.0, price), *_notes(tasks, job, batch, answer_tokens)),
     )
 
 
@@ -131,7 +138,7 @@ def lines(s: SuitePlan | ConvertPlan) -> list[str]:
     return [*out, f"  speed        {speed}", *notes]
 
 
-def num_problems(task: TaskConfig) -> int:
+def num_problems(task: Part) -> int:
     """As many as the file has, else as the public benchmark of that name."""
     count = KNOWN.get(task.name, OTHER)[0]
     if task.path != "curate" and store.exists(task.path):
@@ -139,9 +146,9 @@ def num_problems(task: TaskConfig) -> int:
     return count if task.max_problems is None else min(count, task.max_problems)
 
 
-def _longest(config: EvaluateConfig) -> SamplingConfig:
+def _longest(tasks: Sequence[Part]) -> SamplingConfig:
     """The engine makes its cache for the longest request."""
-    return max((task.sampling or config.sampling for task in config.tasks), key=lambda s: s.max_tokens)
+    return max((task.sampling for task in tasks), key=lambda sampling: sampling.max_tokens)
 
 
 def _alone(topology: Topology, hours: float, price: float | None) -> list[str]:
@@ -153,11 +160,11 @@ def _alone(topology: Topology, hours: float, price: float | None) -> list[str]:
     return [f"the engine uses one device of the slice, the others idle{cost if small.name != topology.name else ''}"]
 
 
-def _notes(config: EvaluateConfig, job: serving.Serve, batch: int, given: int | None) -> list[str]:
+def _notes(tasks: Sequence[Part], job: serving.Serve, batch: int, given: int | None) -> list[str]:
     notes = []
     if batch < job.engine.batch_size:
         notes.append(f"engine.batch_size={job.engine.batch_size} does not fit: planned with {max(0, batch)}")
-    unknown = [t.name for t in config.tasks if t.name not in KNOWN and (t.path == "curate" or not store.exists(t.path))]
+    unknown = [t.name for t in tasks if t.name not in KNOWN and (t.path == "curate" or not store.exists(t.path))]
     if unknown:
         notes.append(f"{', '.join(unknown)}: number of problems not known, {OTHER[0]} assumed")
     if given is None:

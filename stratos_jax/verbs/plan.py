@@ -6,12 +6,15 @@ import json
 import os
 import pathlib
 import sys
+import threading
 import time
 from typing import Any
 
 HELP = "say whether a recipe fits a TPU slice, how long it takes and what it costs"
 EXAMPLE = "stratos plan configs/stratos_32b_17k.py --topology v5p:4x4x4"
 DOES_NOT_FIT = 3
+LAST: dict[str, float] = {}  # when something was said
+CLEAR = "\r\x1b[K"  # to the start of the line, and nothing after it
 WHAT = ("train", "prefill", "decode", "evaluate", "convert")
 
 
@@ -37,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline-hours", type=float, help="with --search: leave out what takes longer")
     parser.add_argument("--plot", help="with --search: write cost against time to this PNG")
     parser.add_argument("--calibrate", metavar="RUN_DIR", help="compare with a finished run and remember the ratio")
+    parser.add_argument(
+        "--check", action="store_true", help="compile the change that is named for a run that does not fit"
+    )
     parser.add_argument("--explain", action="store_true", help="one sentence on each figure")
     parser.add_argument("--cache", help="folder of earlier compilations; default: ~/.cache/stratos_jax/plans")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     recipe, _ = recipes.load(args.config, args.overrides)
     name = args.topology or recipe.launch.topology
     folder = pathlib.Path(args.cache) if args.cache else cache.DEFAULT
-    with quiet_compiler():
+    with quiet_compiler(), ticking(cache.usual_seconds(folder)):
         if args.search:
             return _search(args, recipe, name, folder)
         if args.what == "train":
@@ -121,7 +127,7 @@ def _train(args: argparse.Namespace, recipe: Any, name: str, folder: pathlib.Pat
     from stratos_jax.plan import calibrate, planner, report
 
     question = _question(args, recipe, name, folder)
-    result = planner.plan(question, folder=folder, say=say)
+    result = planner.plan(question, folder=folder, say=say, check=args.check)
     if args.calibrate:
         result = calibrate.compare(result, args.calibrate, question.topology.chip.name, folder)
     return result, report.lines(result, explain=args.explain)
@@ -154,8 +160,17 @@ def _other(args: argparse.Namespace, recipe: Any, name: str, folder: pathlib.Pat
         sampling=recipe.evaluate.sampling,
     )
     if args.what == "evaluate":
+        parts = [
+            suite.Part(
+                name=task.name,
+                path=task.path,
+                max_problems=task.max_problems,
+                sampling=task.sampling or recipe.evaluate.sampling,
+            )
+            for task in recipe.evaluate.tasks
+        ]
         result = suite.evaluate(
-            recipe.evaluate, job, topology, answer_tokens=args.answer_tokens, roofline=args.roofline, price=price
+            parts, job, topology, answer_tokens=args.answer_tokens, roofline=args.roofline, price=price
         )
         return result, suite.lines(result)
     plan = serving.answer(job, topology, folder=folder, say=say, price=price)
@@ -164,7 +179,40 @@ def _other(args: argparse.Namespace, recipe: Any, name: str, folder: pathlib.Pat
 
 def say(text: str) -> None:
     """Progress, with the time of day, so that a waiting person sees that something moves."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    LAST.update(said=time.monotonic())
+    print(f"{CLEAR * sys.stderr.isatty()}{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def bar(seconds: float, usual: float | None) -> str:
+    """How long it has taken, of how long a compilation usually takes here."""
+    if usual is None:
+        return f"{seconds:.0f} s"
+    full = min(20, int(20 * seconds / usual))
+    return f"[{'#' * full}{'.' * (20 - full)}] {seconds:.0f} of about {usual:.0f} s"
+
+
+@contextlib.contextmanager
+def ticking(usual: float | None):
+    """On a terminal, a bar below the last line said: the compiler itself says nothing for a minute."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(1.0):
+            if LAST:
+                text = bar(time.monotonic() - LAST["said"], usual)
+                print(f"{CLEAR}  {text}", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        print(CLEAR, end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

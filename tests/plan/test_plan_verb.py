@@ -8,6 +8,8 @@ import sys
 import pytest
 from plan_small import HF, PATIENCE, SMALL
 
+from stratos_jax.plan import cache
+
 pytestmark = pytest.mark.tpu_compiler
 WANTED = (
     *("fits", "hbm_arguments_gib", "hbm_temporaries_gib", "hbm_peak_gib", "hbm_limit_gib", "host_gib"),
@@ -120,15 +122,21 @@ def test_options_that_make_no_sense(asked, words, said):
 
 
 def test_what_does_not_fit_is_refused_and_the_change_that_is_named_fits(asked):
-    done = asked("--topology", "v5e:2x2", f"model.hf={HUGE}", "--json")
+    refused = ("--topology", "v5e:2x2", f"model.hf={HUGE}", "--json")
+    done = asked(*refused)
     assert done.returncode == 3, done.stderr
     plan = json.loads(done.stdout)
     assert plan["fits"] is False and plan["hbm_limit_gib"] == 15.75 and plan["refusal"]
-    change = plan["remedies"][0]["change"].split()
+    (named,) = plan["remedies"]
+    assert not named["checked"]
+    change = named["change"].split()
     place = [] if "--topology" in change else ["--topology", "v5e:2x2"]
     applied = asked(*place, *change, f"model.hf={HUGE}", "--json")
     assert applied.returncode == 0, applied.stderr
-    assert json.loads(applied.stdout)["hbm_peak_gib"] == plan["remedies"][0]["hbm_peak_gib"]
+    (checked,) = json.loads(asked(*refused, "--check").stdout)["remedies"]
+    assert checked["checked"] and checked["change"] == named["change"]
+    assert checked["hbm_peak_gib"] == json.loads(applied.stdout)["hbm_peak_gib"]
+    assert named["hbm_peak_gib"] == pytest.approx(checked["hbm_peak_gib"], rel=0.2)
 
 
 def test_micro_batches_compile(asked):
@@ -150,3 +158,9 @@ raise SystemExit(main())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, env=env)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "stratos_jax[tpu]" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_the_cache_leaves_out_is_no_part_of_a_step():
+    code = "import stratos_jax.train.aot, sys; print(*(m for m in sys.modules if m.startswith('stratos_jax.train.')))"
+    loaded = {f"train/{name.rsplit('.', 1)[-1]}.py" for name in python(code).stdout.split()}
+    assert "train/step.py" in loaded and not loaded & set(cache.APART)
