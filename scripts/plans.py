@@ -60,7 +60,7 @@ stratos plan configs/stratos_7b.py --explain
 ```
 
 The change that is named for a refused run is found by arithmetic on the memory (`stratos_jax/plan/guess.py`), with 15%
-of the limit left free; `tests/plan/test_plan_guess.py` holds that arithmetic to 12% of the compiler's peak on every
+of the limit left free; `tests/plan/test_plan_guess.py` holds that arithmetic to 25% of the compiler's peak on every
 program of the table. On the chips `train.remat=auto` is decided by another arithmetic, of the trainer: the plan says
 which `train.remat=` makes the run the very step that was planned. The sampler keeps a model on one device; decode plans
 are of one device, whatever the slice. A second plan of the same program comes from a cache and loads neither jax nor

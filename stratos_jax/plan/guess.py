@@ -1,8 +1,8 @@
 """Memory of a train step by arithmetic: which policy or change is worth asking the compiler about.
 
-In: an architecture, settings, sizes of the mesh. Out: GiB per device at the peak. On the programs of docs/plans.md it
-is within 10 % of the compiler's figure; it decides only the order of compilations, never what is said to fit (GPU
-targets, for which there is no compiler here, excepted).
+In: an architecture, settings, sizes of the mesh. Out: GiB per device at the peak, within 25 % of the compiler's figure
+on the programs of docs/plans.md, mostly within 10 %. It decides the order of compilations and which change is named for
+a run that does not fit; that a run fits is said by the compiler alone (but for GPU targets, which have none here).
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,17 @@ def state_bytes(arch: Architecture, train: TrainConfig, param_dtype: str) -> flo
 
 
 def kept_bytes(arch: Architecture, remat: str, tokens: float, tensor: int = 1) -> float:
-    """What the layers keep for the backward pass; `tokens` are those that a device walks at once."""
+    """What the layers keep for the backward pass; `tokens` are those that a device walks at once.
+
+    Devices of `tensor` hold their own heads and MLP width of all these tokens, and their own tokens of the rest.
+    """
     D, heads, F = arch.hidden_size, arch.num_heads * arch.head_dim, arch.mlp_size
     qkv = (arch.num_heads + 2 * arch.num_kv_heads) * arch.head_dim
-    split = {  # numbers per token that `tensor` divides
-        **{"offload": 0, "offload_context": heads, "full": 0, "context": heads, "context_qkv": heads + qkv},
-        **{"dots": heads + qkv + 2 * F, "none": 4 * heads + 2 * qkv + 5 * F},
+    numbers = {  # per token
+        **{"offload": 0, "offload_context": heads, "full": D, "context": D + heads, "context_qkv": D + heads + qkv},
+        **{"dots": D + heads + qkv + 2 * F, "none": 8 * D + 4 * heads + 2 * qkv + 5 * F},
     }
-    whole = 0 if remat.startswith("offload") else 8 * D if remat == "none" else D
-    return 2 * tokens * arch.num_layers * (whole + split.get(remat, 0) / tensor)
+    return 2 * tokens * arch.num_layers * numbers.get(remat, D) / tensor
 
 
 def rows_at_once(train: TrainConfig, rows: int, row_tokens: float) -> int:
@@ -58,7 +60,7 @@ def peak_gib(
     tokens = at_once * row
     trained = 0 if train.lora else num_params(arch) * 4 / ways
     gradients = trained * (2 if rows > at_once else 1)  # while they add up over micro-batches there are two
-    ends = arch.vocab_size * arch.hidden_size * (4 + 4 + 2 + (0 if arch.tied_head else 4)) / tensor
+    ends = arch.vocab_size * arch.hidden_size * (4 + 4 + 2 + (0 if arch.tied_head else 4))  # whole on each device
     at_work = 4 * tokens * arch.mlp_size / tensor
     kept = kept_bytes(arch, remat, tokens, tensor)
     return (state_bytes(arch, train, param_dtype) / ways + gradients + ends + at_work + kept) / GIB

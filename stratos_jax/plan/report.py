@@ -132,13 +132,15 @@ def _short(path: str) -> str:
 
 def table(rows: list[Estimate]) -> list[str]:
     """Several plans side by side, in the order given."""
-    head = f"{'topology':<13}{'mesh d/f/c/t':<14}{'remat':<12}{'peak GiB':>9}{'step s':>8}"
+    head = f"{'topology':<13}{'mesh d/f/c/t':<14}{'remat':<12}{'rows of':>8}{'at once':>8}{'peak GiB':>9}{'step s':>8}"
     out = [head + f"{'hours':>8}{'usd':>9}{'MFU':>7}"]
     for e in rows:
         hours = "-" if e.hours is None else f"{e.hours:.1f}"
         usd = "-" if e.usd is None else f"{e.usd:,.0f}"
         shape = "/".join(str(e.mesh[axis]) for axis in ("data", "fsdp", "context", "tensor"))
-        row = f"{e.topology:<13}{shape:<14}{e.remat:<12}{e.hbm_peak_gib:>9.1f}{e.step_seconds:>8.2f}"
+        at_once = "auto" if e.rows_per_device is None else str(e.rows_per_device)
+        row = f"{e.topology:<13}{shape:<14}{e.remat:<12}{e.row_tokens:>8,}{at_once:>8}"
+        row += f"{e.hbm_peak_gib:>9.1f}{e.step_seconds:>8.2f}"
         out.append(row + f"{hours:>8}{usd:>9}{e.mfu:>7.1%}")
     return out
 

@@ -174,12 +174,26 @@ def plot(found: list[Estimate], best: list[Estimate], path: str) -> None:
         cost, time = zip(*(at[id(e)] for e in found if e.topology == name), strict=True)
         axes.scatter(time, cost, label=name)
     cost, time = zip(*sorted(at[id(e)] for e in best), strict=True)
-    axes.plot(time, cost, color="0.5", linewidth=1, zorder=0, label="nothing beats these")
+    axes.plot(
+        time,
+        cost,
+        "o-",
+        color="0.5",
+        linewidth=1,
+        markersize=11,
+        fillstyle="none",
+        zorder=0,
+        label="nothing beats these",
+    )
     axes.set_xlabel("hours" if priced(found) else "seconds per token of the whole slice")
     axes.set_ylabel("US dollars" if priced(found) else "chip-seconds per token")
     axes.set_title("by the compiler's estimates")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    for e in best:
+        mesh = "/".join(str(e.mesh[axis]) for axis in ("data", "fsdp", "context", "tensor"))
+        spent, took = at[id(e)]
+        axes.annotate(f"{mesh} {e.remat}", (took, spent), xytext=(6, 6), textcoords="offset points", fontsize=8)
+    axes.set_xlim(0, 1.15 * max(time for _, time in at.values()))
+    axes.set_ylim(0, 1.1 * max(cost for cost, _ in at.values()))
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
