@@ -14,10 +14,20 @@ from stratos_jax.grading import GradingConfig, MathConfig, grade, scorecard
 
 FIRST_SIGHT = (
     "The hard pairs are our own, so their figures after tuning flatter. What counts is each batch at first sight, "
-    "before its failures were looked at: 703 pairs of all families, with no tuning at all: recall 89.2 %, false "
-    "accepts 1.1 %; the same 703 after tuning on the other half only: 94.8 %, 0.6 %; then 541 fresh pairs in the style "
-    "of benchmark golds: 93.0 %, 1.2 %; then 269 more: 86.3 %, 1.6 % (2 of 123: a recurring decimal cut after one "
-    "period, odds for a probability). All of them are regression tests now."
+    "before its failures were looked at; then they were mended by rule, and it became a regression test:\n\n"
+    "| batch, in order | right / wrong | recall | false accepts | math-verify alone: recall | false accepts |\n"
+    "|---|---|---|---|---|---|\n"
+    "| all families, no tuning at all | 344 / 359 | 89.2 % | 1.1 % | 69 % | 5 % (sample) |\n"
+    "| style of benchmark golds | 541 in all | 93.0 % | 1.2 % | | |\n"
+    "| more of it | 269 in all | 86.3 % | 1.6 % | | |\n"
+    "| 36 families, half of it near-misses | 600 / 709 | 85.5 % | 14 (2.0 %) | MV1R | MV1F |\n"
+    "| rewritten benchmark golds | 346 / 411 | 87.9 % | 3 (0.7 %) | 51.2 % | 16 (3.9 %) |\n"
+    "| prose, lists, systems, words | 218 / 251 | 84.4 % | 3 (1.2 %) | 54.6 % | 17 (6.8 %) |\n"
+    "| the last: golds, units, words, sets | 231 / 269 | 92.2 % | 1 (0.4 %) | 59.7 % | 21 (7.8 %) |\n\n"
+    "Together, the four batches of 2026-11-21 (the lower half of the table): 1395 right, 1640 wrong, 87.0 % recall "
+    "and 1.3 % false accepts at first sight. A batch has 250 to 700 wrong pairs, so a rate of 1 % on pairs that nobody "
+    "here has seen is likely, not sure. A few labels are debatable (`42\\%` for 42, `204` for `204_5`, `3.141` for "
+    "3.14, a number in another base): they count above as they were labelled, and are left out of the regression test."
 )
 POISON = {
     "tower of powers": (r"10^{10^{10^{10}}}", r"9^{9^{9^{9^{9}}}}"),

@@ -29,7 +29,7 @@ ALL_OF = (
 )
 MULTIPLES = re.compile(ALL_OF + r"(?:multiples? of|divisible by) \$?(\d+)")
 POWERS = re.compile(ALL_OF + r"(?:(?:non-?negative )?integer )?powers? of (\d{1,3})")
-PARITIES = re.compile(r"(?:all |any |every |the )?positive (odd|even) (?:integers?|numbers?)")
+PARITIES = re.compile(r"(?:all |any |every |the )?(?:positive (odd|even)|(odd|even) positive) (?:integers?|numbers?)")
 PRIME = re.compile(r"(?:all )?(?:[a-z] is (?:a |any )?prime(?: number)?|[a-z] prime|primes? [a-z])")
 SQUARES = re.compile(ALL_OF + r"(?:a )?perfect (square|cube)s?")
 
@@ -60,7 +60,7 @@ def named_family(text: str) -> Node | None:
         return Node("cong", (Node("missing"), number(0), number(int(found.group(2)))))
     least = Node("rel", (index, number(0)), (">=",))
     if found := PARITIES.fullmatch(text):
-        return Node("given", (_progression(number(1 if found.group(1) == "odd" else 2), number(2)), least))
+        return Node("given", (_progression(number(1 if "odd" in found.groups() else 2), number(2)), least))
     if (found := POWERS.fullmatch(text)) and not found["positive"]:
         return Node("given", (Node("pow", (number(int(found.group(2))), index)), least))
     if found := SQUARES.fullmatch(text):

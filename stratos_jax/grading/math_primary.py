@@ -39,7 +39,13 @@ def _primary(p: Parser) -> Node:
     if token.kind == "unit":
         node = Node("unit", value=token.value)
         if token.value == "USD" and p.peek().kind == "num":  # \$ 5
-            return Node("mul", (p.factor(), node))
+            amount, mark = p.factor(), p.at
+            mixed = p.mixed_part() if amount.op == "num" and amount.value[0].denominator == 1 else None
+            if mixed is None:
+                p.at = mark
+            else:
+                amount = Node("num", value=(amount.value[0] + mixed, None))
+            return Node("mul", (amount, node))
         return node
     if token.kind == "noun":
         return Node("noun", value=token.text)

@@ -9,6 +9,7 @@ import re
 
 from stratos_jax.grading import math_builders, math_curves, math_families, math_sets, math_words
 from stratos_jax.grading.math_conditions import harmless
+from stratos_jax.grading.math_exact import exact
 from stratos_jax.grading.math_lex import Unreadable
 from stratos_jax.grading.math_meaning import same_meaning, same_symbol
 from stratos_jax.grading.math_names import INTEGRATION, renamings, same_call, same_up_to_constants
@@ -260,6 +261,9 @@ def _unordered(left: list[Node], right: list[Node], context: Context) -> bool:
     """The same values, however often each is written; a gold that repeats a value is a sequence, not a set."""
     if len(left) > len(set(left)) and not any(symbols(a) for a in left):
         return _ordered(left, right, context)
+    values = [{exact(item) if item.op == "num" else None for item in items} for items in (left, right)]
+    if None not in values[0] and values[0] == values[1]:
+        return True
     return all(any(same_answer(a, b, context) for b in right) for a in left) and all(
         any(same_answer(a, b, context) for a in left) for b in right
     )

@@ -14,7 +14,7 @@ CHOICE = re.compile(
     re.S,
 )
 MARKED = re.compile(r"\s*(?:\\text(?:bf|rm)?\s*\{\s*\(?[A-J]\)?[\s.:]*\}|\([A-J]\)(?!\s*[=^_])|[A-J]\s*$)")
-LETTERS = re.compile(r"[A-J](?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s+)[A-J])+")
+LETTERS = re.compile(r"(?:[A-J]|[IVX]+)(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s+)(?:[A-J]|[IVX]+))+(?:\s+only)?")
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
           "december")  # fmt: skip
 MONTH = "|".join(f"{m[:3]}(?:{m[3:]}|t)?" if m[3:] else m for m in MONTHS)
@@ -39,7 +39,9 @@ LEAD = re.compile(
     r"(?:the (?:statement|answer|claim|series|limit|function|integral|equation|value) |it |this |that )"
     r"(?:is |has )(?:an? )?"
 )
-PREDICATE = re.compile(r"^(?:the|this|that|its|it)(?: [a-z]+){0,3}? (?:is|are|was|will be|must be) (?=[a-z]+)")
+PREDICATE = re.compile(
+    r"^(?:the|this|that|its|it|they|these|both)(?: [a-z]+){0,3}? (?:is|are|was|will be|must be) (?=[a-z]+)"
+)
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 MAX_NAME_WORDS = 3  # a name or a short phrase; longer prose that differs may still mean the same
 
@@ -66,7 +68,8 @@ def same_letters(gold: str, answer: str) -> bool | None:
     theirs = bare(answer)
     if not LETTERS.fullmatch(theirs) and not re.fullmatch("[A-J]+", theirs):
         return None
-    return sorted(re.findall(r"[A-J]", ours)) == sorted(re.findall(r"[A-J]", theirs))
+    found = r"[IVX]+" if re.search(r"[IVX]{2}|[VX]", ours + theirs) else "[A-J]"
+    return sorted(re.findall(found, ours)) == sorted(re.findall(found, theirs))
 
 
 def same_words(gold: str, answer: str, problem: str = "") -> bool | None:
@@ -88,8 +91,7 @@ def same_words(gold: str, answer: str, problem: str = "") -> bool | None:
     contents = _content(left), _content(right)
     if contents[0] == contents[1] or contents[0] == _content(PREDICATE.sub("", right, count=1)):
         return True
-    listed = "," in gold and "," in answer and not math_words.ORDER_ASKED.search(problem)
-    if listed and sorted(contents[0]) == sorted(contents[1]):
+    if _parts(gold) == _parts(answer) and not math_words.ORDER_ASKED.search(problem):
         return True
     return False if max(map(len, contents)) <= MAX_NAME_WORDS else None
 
@@ -212,6 +214,11 @@ def phrase(text: str) -> str | None:
 
 def _fixed_phrase(words: str) -> str | None:
     return math_words.PHRASE_OF.get(words) or math_words.PHRASE_OF.get(LEAD.sub("", words, count=1))
+
+
+def _parts(text: str) -> list[list[str]]:
+    """The members of a list of names, in one order for all."""
+    return sorted(_content(part) for part in re.split(r",|\band\b", bare(text).lower().strip(" .")) if part.strip())
 
 
 def _content(words: str) -> list[str]:

@@ -236,6 +236,7 @@ MATH_SETS: dict[str, Callable[[Path], list[Labelled]]] = {
     "hard_pairs (tuned on)": _hard("tune"),
     "hard_pairs (held back at first)": _hard("held"),
     "hard_pairs (benchmark style)": _hard("late"),
+    "hard_pairs (four later batches)": _hard("fresh"),
     "math500": _golds("math500", "problem", lambda row: row["answer"]),
     "aime24": _golds("aime24", "problem", lambda row: row["expected_answer"]),
     "aime25": _golds("aime25", "problem", lambda row: str(row["answer"])),

