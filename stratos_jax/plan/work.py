@@ -121,8 +121,9 @@ def _count(
         kind = part.op.removesuffix("-start")
         if kind in COLLECTIVES:
             collective = True
-            channel = part.attribute(r"channel_id=(\d+)") or part.name
-            if channel not in channels:  # start, steps and end of one fused collective share a channel
+            # Start, steps and end of one fused collective share a channel; inside `shard_map` all others do as well.
+            channel = (part.attribute(r"channel_id=(\d+)") if computation != name else "") or part.name
+            if channel not in channels:
                 channels.add(channel)
                 _count_wire(module, i, computation, part, flops, times, work, name, per_slice)
     if i.op == "custom-call" and i.cycles is None:

@@ -82,6 +82,14 @@ def test_wire(module):
     assert rows[("all-reduce", 2)] == (1, 2 * (8 * 16 * 4) * 1 / 2)
 
 
+def test_collectives_of_one_channel_all_count():
+    """Inside `shard_map` they share channel 1."""
+    line = next(line for line in TEXT.splitlines(keepends=True) if "%whole =" in line)
+    doubled = hlo.parse(TEXT.replace(line, line + line.replace("%whole =", "%whole.2 =")))
+    rows = {c.kind: (c.executions, c.wire_bytes) for c in work.measure(doubled).collectives}
+    assert rows["all-gather"] == (6, 6 * (16 * 16 * 2) * 3 / 4)
+
+
 def test_which_collectives_leave_their_slice(module):
     crossing = {c.kind: c.crosses_slices for c in work.measure(module, devices_per_slice=2).collectives}
     assert crossing == {"all-gather": True, "all-reduce": False}
