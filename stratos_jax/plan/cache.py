@@ -5,21 +5,24 @@ one made now. Importing this and recalling an answer needs no jax.
 """
 
 import functools
+import gzip
 import hashlib
 import json
 import pathlib
 import statistics
+import zlib
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, TypeVar
 
 from stratos_jax import store
-from stratos_jax.types import UserError, from_json, json_hash, to_json
+from stratos_jax.types import from_json, json_hash, to_json
 
 DEFAULT = pathlib.Path.home() / ".cache" / "stratos_jax" / "plans"
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
+STEP = ("model", "mesh", "train")  # what becomes part of a train step
 READERS = ("plan/buffers.py", "plan/hlo.py", "plan/work.py", "plan/program.py")
-PROGRAM = ("model", "mesh", "train", *READERS)  # what becomes part of a train step, and what reads it
+PROGRAM = (*STEP, *READERS)  # and what reads it
 REMEDIES = (*PROGRAM, "plan/planner.py", "plan/guess.py")
 SERVING = ("model", "engine", *READERS, "plan/serving.py")
 APART = tuple(f"train/{name}.py" for name in ("display", "feed", "flops", "loop", "metrics", "plots", "task_of_run"))
@@ -32,12 +35,31 @@ def recall(kind: type[T], parts: Any, folder: pathlib.Path, make: Callable[[], T
     if path.exists():
         try:
             return from_json(kind, json.loads(path.read_text()), where=str(path))
-        except (UserError, json.JSONDecodeError):
+        except ValueError:
             path.unlink()  # written by a version with other fields, or by a full disk
     made = make()
     folder.mkdir(parents=True, exist_ok=True)
     store.write_text(path, json.dumps(to_json(made)))
     return made
+
+
+def recall_text(
+    kind: type[T], parts: Any, folder: pathlib.Path, make: Callable[[], tuple[T, str]], code: tuple[str, ...]
+) -> tuple[T, str]:
+    """A record with a long text beside it, which is kept compressed."""
+    key = json_hash([to_json(parts), _versions(), _code(code)])
+    path, beside = folder / f"{key}.json", folder / f"{key}.txt.gz"
+    if path.exists() and beside.exists():
+        try:
+            kept = from_json(kind, json.loads(path.read_text()), where=str(path))
+            return kept, gzip.decompress(beside.read_bytes()).decode()
+        except (ValueError, OSError, EOFError, zlib.error):
+            path.unlink()
+    made, text = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_bytes(beside, gzip.compress(text.encode(), mtime=0))
+    store.write_text(path, json.dumps(to_json(made)))
+    return made, text
 
 
 def usual_seconds(folder: pathlib.Path) -> float | None:
@@ -46,7 +68,7 @@ def usual_seconds(folder: pathlib.Path) -> float | None:
     for path in folder.glob("*.json"):
         try:
             taken = json.loads(path.read_text()).get("compile_seconds")
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             continue
         seconds += [taken] if taken else []
     return statistics.median(seconds) if seconds else None

@@ -13,7 +13,7 @@ from stratos_jax.model import flops
 from stratos_jax.model.config import architecture_of
 from stratos_jax.plan import cache, guess
 from stratos_jax.plan.estimate import PUBLISHED, Estimate, Ratio, estimate, num_steps_of
-from stratos_jax.plan.program import Facts, Job, compile_train, mesh_of
+from stratos_jax.plan.program import Facts, Job, compile_train, mesh_of, read
 from stratos_jax.plan.target import Topology
 from stratos_jax.train.config import LossConfig, TrainConfig
 from stratos_jax.types import UserError
@@ -109,13 +109,19 @@ def compiled(job: Job, topology: Topology, remat: str, *, folder: pathlib.Path, 
 
     job = canonical(job, topology, remat)
 
-    def make() -> Facts:
+    parts = [job, topology.full_name, remat]
+
+    def make() -> tuple[Facts, str]:
         usual = cache.usual_seconds(folder)
         hint = f", usually {usual:.0f} s here" if usual else ""
         say(f"compiling for {topology.full_name}, remat {remat}{hint}")
-        return compile_train(job, topology, remat)[0]
+        return compile_train(job, topology, remat)
 
-    return cache.recall(Facts, [job, topology.full_name, remat], folder, make, cache.PROGRAM)
+    def understand() -> Facts:  # a better reader of ours needs no compilation
+        bare, text = cache.recall_text(Facts, ["program", *parts], folder, make, cache.STEP)
+        return read(bare, text, job, topology)
+
+    return cache.recall(Facts, parts, folder, understand, cache.PROGRAM)
 
 
 def canonical(job: Job, topology: Topology, remat: str) -> Job:

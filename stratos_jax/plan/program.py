@@ -61,13 +61,13 @@ class Facts:
 
 
 def compile_train(job: Job, topology: Topology, remat: str) -> tuple[Facts, str]:
-    """Lower and compile the step of `stratos train` for a topology; the second value is the optimized HLO."""
+    """Lower and compile the step of `stratos train` for a topology: its memory, and the optimized HLO to `read`."""
     import jax
 
     from stratos_jax.mesh.layout import make_mesh
     from stratos_jax.train.aot import compile_on_mesh
 
-    arch, slices = architecture_of(job.model), topology.num_slices
+    arch = architecture_of(job.model)
     shape, reason = mesh_of(job, topology)
     mesh = make_mesh(shape, devices(topology))
     train = dataclasses.replace(job.train, remat=remat)
@@ -76,11 +76,8 @@ def compile_train(job: Job, topology: Topology, remat: str) -> tuple[Facts, str]
     except jax.errors.JaxRuntimeError as error:
         refusal, needed = why_refused(str(error), topology)
         return Facts(fits=False, remat=remat, mesh=shape, mesh_reason=reason, refusal=refusal, needed_gib=needed), ""
-    memory, text, state = made.memory, made.hlo_text, made.step.abstract_state
-    module = hlo.parse(text)
-    work = measure(module, devices_per_slice=topology.num_devices // slices if slices > 1 else 0)
-    heaviest = [{"cycles": c, "made_by": op, "source": at} for (op, at), c in work.heaviest.most_common(8)]
-    return Facts(
+    memory, state = made.memory, made.step.abstract_state
+    facts = Facts(
         fits=True,
         mesh=shape,
         mesh_reason=reason,
@@ -93,7 +90,21 @@ def compile_train(job: Job, topology: Topology, remat: str) -> tuple[Facts, str]
         peak_bytes=memory.peak_memory_in_bytes,
         code_bytes=memory.generated_code_size_in_bytes,
         host_bytes=memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes,
-        saved_bytes=buffers.saved_for_backward(module, arch.num_layers),
+        compile_seconds=made.seconds,
+    )
+    return facts, made.hlo_text
+
+
+def read(facts: Facts, text: str, job: Job, topology: Topology) -> Facts:
+    """The facts with what the optimized HLO says of work and wire."""
+    if not facts.fits:
+        return facts
+    module, slices = hlo.parse(text), topology.num_slices
+    work = measure(module, devices_per_slice=topology.num_devices // slices if slices > 1 else 0)
+    heaviest = [{"cycles": c, "made_by": op, "source": at} for (op, at), c in work.heaviest.most_common(8)]
+    return dataclasses.replace(
+        facts,
+        saved_bytes=buffers.saved_for_backward(module, architecture_of(job.model).num_layers),
         cycles_by_kind=dict(work.cycles),
         matmul_flops=work.matmul_flops,
         attention_flops=work.attention_flops,
@@ -101,8 +112,7 @@ def compile_train(job: Job, topology: Topology, remat: str) -> tuple[Facts, str]
         unknown_loops=tuple(work.unknown_loops),
         heaviest=tuple(heaviest),
         largest_buffers=buffers.largest(module),
-        compile_seconds=made.seconds,
-    ), text
+    )
 
 
 def mesh_of(job: Job, topology: Topology) -> tuple[dict[str, int], str]:

@@ -7,8 +7,8 @@ import pytest
 from plan_small import recipe
 
 from stratos_jax.mesh.config import MeshConfig
-from stratos_jax.plan import planner, search, target
-from stratos_jax.plan.program import Job
+from stratos_jax.plan import planner, report, search, target
+from stratos_jax.plan.program import Facts, Job
 
 MESH = MeshConfig()
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -74,3 +74,46 @@ def test_search_prints_a_front_that_can_be_pasted_and_draws_it(asked, tmp_path):
     assert within.returncode == 0 and "nothing beats these" in within.stdout
     nothing = asked(*words[:-1], "--budget-usd", "1e-9")
     assert nothing.returncode == 3 and "nothing fits within these limits" in nothing.stdout
+
+
+def estimate(topology="v5e:2x4", cycles=1_000_000_000, **changes):
+    asked = question(topology=topology)
+    mesh = {"data": 1, "fsdp": 8, "context": 1, "tensor": 1}
+    facts = Facts(fits=True, remat="full", mesh=mesh, mesh_reason="", cycles_by_kind={"matmul": cycles})
+    return dataclasses.replace(planner.estimated(asked, facts), **changes)
+
+
+def test_the_front_is_what_nothing_beats():
+    cheap, fast = estimate(usd=10.0, hours=4.0), estimate(usd=40.0, hours=1.0)
+    beaten, equal = estimate(usd=41.0, hours=1.5), estimate(usd=10.0, hours=4.0, remat="dots")
+    assert search.front([cheap, beaten, fast, equal]) == [cheap, fast, equal]
+    assert search.front([]) == []
+
+
+def test_limits():
+    limits = search.Limits(usd=20.0, hours=2.0)
+    assert limits.allow(estimate(usd=20.0, hours=2.0)) and limits.allow(estimate(usd=None, hours=None))
+    assert not limits.allow(estimate(usd=21.0, hours=1.0)) and not limits.allow(estimate(usd=1.0, hours=2.1))
+
+
+def test_a_chip_without_a_price_gets_none():
+    plan = estimate("tpu7x:2x2x1")
+    assert plan.usd is None and plan.hours and plan.num_chips == 4
+    assert any("no price listed" in line for line in report.lines(plan))
+    mixed = [plan, estimate("v5e:2x4")]
+    assert not search.priced(mixed) and len(search.front(mixed)) >= 1  # compared by chip-seconds of a token
+
+
+def test_what_is_pasted_is_the_whole_choice():
+    words = search.paste(estimate(rows_per_device=2, num_slices=2))
+    assert words == (
+        "--topology v5e:2x4 --slices 2 mesh.data=1 mesh.fsdp=8 mesh.context=1 mesh.tensor=1 "
+        "shards.row_tokens=1024 train.remat=full train.rows_per_device=2"
+    )
+
+
+def test_a_plot_of_one_point_and_of_many(tmp_path):
+    many = [estimate("v5e:2x4"), estimate("v6e:2x4"), estimate("v6e:4x4")]
+    for number, found in enumerate((many[:1], many)):
+        search.plot(found, search.front(found), str(tmp_path / f"{number}.png"))
+        assert (tmp_path / f"{number}.png").read_bytes().startswith(PNG)
