@@ -14,7 +14,9 @@ def harmless(condition: Node, body: Node) -> bool:
         return not any(w in math_words.DANGER - {"all", "any", "every"} for w in condition.value.split())
     if condition.op in ("sym", "missing") or _says_where(condition, body):
         return True
-    return condition.op == "rel" and condition.value == ("in",) and condition.args[1].op == "special"
+    if condition.op != "rel" or condition.value != ("in",) or condition.args[1].op != "special":
+        return False
+    return condition.args[1].value not in ("NEGATIVE_REALS", "NONPOSITIVE_REALS", "EMPTY")
 
 
 def _says_where(condition: Node, body: Node) -> bool:

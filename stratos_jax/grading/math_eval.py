@@ -15,14 +15,13 @@ import mpmath
 from mpmath import mp
 
 from stratos_jax.grading import math_words
-from stratos_jax.grading.math_exact import Huge, NoCase, Undefined, exact
+from stratos_jax.grading.math_exact import MAX_TERMS, Huge, NoCase, Undefined, exact
 from stratos_jax.grading.math_lex import Unreadable
 from stratos_jax.grading.math_tree import Node, symbols
 
 DIGITS = 40
 ANGLED = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "cis"))
 MAX_LOG2 = mpmath.mpf(10) ** 9  # of a floating one
-MAX_TERMS = 5_000
 
 
 @dataclasses.dataclass(slots=True)

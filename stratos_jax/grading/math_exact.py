@@ -7,8 +7,9 @@ from fractions import Fraction
 from math import comb, factorial
 
 from stratos_jax.grading.math_lex import Unreadable
-from stratos_jax.grading.math_tree import Node
+from stratos_jax.grading.math_tree import Node, replace
 
+MAX_TERMS = 5_000
 MAX_BITS = 100_000  # of an exact number
 
 
@@ -40,6 +41,8 @@ def exact(node: Node) -> Fraction | None:
             raise Unreadable("digits of a base") from None
     if node.op == "fn" and node.value in ("factorial", "binom"):
         return _exact_function(node)
+    if node.op in ("sum", "prod"):
+        return _exact_series(node)
     if node.op not in ("add", "neg", "mul", "div", "pow", "paren", "approx"):
         return None
     args = []
@@ -56,6 +59,20 @@ def exact(node: Node) -> Fraction | None:
     for other in args[1:]:
         value = value + other if node.op == "add" else value * other if node.op == "mul" else value / other
     return -value if node.op == "neg" else value
+
+
+def _exact_series(node: Node) -> Fraction | None:
+    """A sum or product of rational terms between whole bounds."""
+    low, high = (exact(bound) if bound.op != "infty" else None for bound in node.args[1:])
+    if low is None or high is None or low.denominator != 1 or high.denominator != 1 or high - low > MAX_TERMS:
+        return None
+    total = Fraction(node.op == "prod")
+    for index in range(int(low), int(high) + 1):
+        term = exact(replace(node.args[0], node.value, Node("num", value=(Fraction(index), None))))
+        if term is None or total.numerator.bit_length() + total.denominator.bit_length() > MAX_BITS:
+            return None
+        total = total + term if node.op == "sum" else total * term
+    return total
 
 
 def _exact_function(node: Node) -> Fraction | None:

@@ -71,6 +71,7 @@ WORDS = re.compile(r"[A-Za-z]+(?:['-](?=[A-Za-z]{2})[A-Za-z]+|'t\b)*")
 ROMAN = r"\\(?:mathrm|text)\{([^{}]*)\}"
 SPELLINGS = [  # one spelling for another, before anything else is read
     (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+    (r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}"),
     (r"\\forall\s*", r"\\text{ for all }"),
     (r"\bper\s+cent\b", "percent"),
     (r"([A-Za-z])\s*(?::|\\colon)\s*([A-Za-z])\s*\\(?:long)?mapsto(?![A-Za-z])", r"\1(\2)="),

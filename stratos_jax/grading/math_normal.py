@@ -24,12 +24,21 @@ def plain(node: Node) -> Node:
     if _is_chain(node):
         node = _chain(node)
     if node.op == "rel" and node.value == ("=",) and not symbols(node) and not has(node, "words", "missing", "call"):
+        if _contradicts(node.args):
+            return node
         node = node.args[0]  # 1/6 = 0.1667: the value as it was found
     while node.op in ("paren", "approx") or (node.op == "set" and len(node.args) == 1 and node.args[0].op == "set"):
         node = node.args[0]
     if node.op == "rel" and node.args[0].op == "missing" and len(node.args) == 2 and node.value in (("=",), ("in",)):
         return plain(node.args[1])
     return node
+
+
+def _contradicts(parts: tuple[Node, ...]) -> bool:
+    """1/6 = 1.167: no rounding explains it."""
+    values = [exact(part) for part in parts]
+    known = [v for v in values if v is not None]
+    return len(known) == len(values) and any(abs(v - known[0]) > abs(known[0]) / 20 for v in known)
 
 
 def _is_point(node: Node) -> bool:

@@ -23,6 +23,7 @@ from stratos_jax.grading.math_tree import Node, has, symbols, uses
 
 POWER_ASKED = re.compile(r"\b(?:how many|in|nearest)\s+(square|sq\.?|cubic)\s+([A-Za-z]+)", re.I)
 PERCENT_ASKED = re.compile(r"\b(?:what|as a|in|how many|the) percent(?:age)?\b", re.I)
+MAX_WHOLE_DIGITS = 400
 INTEGER_FUNCTIONS = frozenset(("factorial", "factorial2", "binom", "floor", "ceil", "gcd", "lcm"))
 REAL_LETTERS = frozenset("x y z w u v r theta phi t".split())
 
@@ -175,7 +176,22 @@ def _same_at(gold: Node, answer: Node, env: Env) -> bool | None:
         with mp.workdps(120):  # what is zero in truth shrinks with the precision; what is merely small does not
             again = abs(evaluate(gold, env) - evaluate(answer, env))
         return again <= abs(sizes[0] - sizes[1]) * mp.mpf(10) ** -60
+    if same and not isinstance(sizes[0], Matrix) and (digits := _whole_digits(sizes[0])):
+        with mp.workdps(digits):  # two whole numbers of many digits may part in the last
+            return _same_entries(evaluate(gold, env), evaluate(answer, env), _same_to_the_last)
     return same
+
+
+def _whole_digits(value: Any) -> int | None:
+    """Digits that show the last whole digit of a large value; None where it is not large."""
+    size = abs(value)
+    if size < mp.mpf(10) ** 20 or size > mp.mpf(10) ** MAX_WHOLE_DIGITS:
+        return None
+    return int(mp.log10(size)) + 40
+
+
+def _same_to_the_last(a: Any, b: Any) -> bool:
+    return abs(a - b) <= max(mp.mpf(10) ** -10, mp.mpf(10) ** (20 - mp.dps) * abs(a))
 
 
 def _tiny(value: Any) -> bool:
