@@ -53,10 +53,14 @@ def run(args: argparse.Namespace) -> int:
     os.environ["JAX_PLATFORMS"] = "cpu"  # compile-only devices; an accelerator here is left alone
     from stratos_jax import recipe as recipes
     from stratos_jax.plan import cache, gpu, report
+    from stratos_jax.types import UserError
 
     check(args)
     recipe, _ = recipes.load(args.config, args.overrides)
     name = args.topology or recipe.launch.topology
+    if not name and not args.topologies and args.what != "convert":
+        do = "name one: --topology v5e:8x8 (a wrong name shows them all), or h100:8 for GPUs"
+        raise UserError("this recipe names no topology", where=args.config, do=do)
     folder = pathlib.Path(args.cache) if args.cache else cache.DEFAULT
     with quiet_compiler(), ticking(cache.usual_seconds(folder)):
         if args.search:
