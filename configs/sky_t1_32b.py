@@ -1,7 +1,7 @@
 """Sky-T1-32B-Preview: Qwen2.5-32B-Instruct on NovaSky's 17k rows, the same trainer settings as Bespoke-Stratos-32B.
 
 Command:  stratos run configs/sky_t1_32b.py launch.bucket=gs://BUCKET/sky_t1
-Chips:    v5p:4x4x4 (64 chips), 2.8 hours, $765 by `stratos plan`
+Chips:    v5p:4x4x4 (64 chips), 2.9 hours, $777 by `stratos plan`
 Scores:   AIME24 43.3, MATH500 86.4, GPQA-Diamond 56.8, LiveCodeBench v2 57.9 (the model's card).
 Original: 8 x H100, 19 h, about $450.
 """

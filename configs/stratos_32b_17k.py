@@ -1,7 +1,7 @@
 """Bespoke-Stratos-32B from the published 17k rows: Qwen2.5-32B-Instruct, full fine-tuning, original hyper-parameters.
 
 Command:  stratos run configs/stratos_32b_17k.py launch.bucket=gs://BUCKET/stratos_32b
-Chips:    v5p:4x4x4 (64 chips), 2.9 hours, $780 by `stratos plan`
+Chips:    v5p:4x4x4 (64 chips), 2.9 hours, $792 by `stratos plan`
 Scores:   AIME24 63.3, MATH500 93.0, GPQA-Diamond 58.1, LiveCodeBench v2 71.1 (the model's card).
 Original: 8 x H100 with parameters and optimizer in host memory, 27 h.
 """
