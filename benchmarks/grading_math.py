@@ -17,7 +17,7 @@ FIRST_SIGHT = (
     "before its failures were looked at; then they were mended by rule, and it became a regression test:\n\n"
     "| batch, in order | right / wrong | recall | false accepts | math-verify alone: recall | false accepts |\n"
     "|---|---|---|---|---|---|\n"
-    "| all families, no tuning at all | 344 / 359 | 89.2 % | 1.1 % | 69 % | 5 % (sample) |\n"
+    "| all families, no tuning at all | 344 / 359 | 89.2 % | 1.1 % | 69.0 % (sample) | 5.0 % (sample) |\n"
     "| style of benchmark golds | 541 in all | 93.0 % | 1.2 % | | |\n"
     "| more of it | 269 in all | 86.3 % | 1.6 % | | |\n"
     "| 36 families, half of it near-misses | 600 / 709 | 85.5 % | 14 (2.0 %) | 51.3 % | 45 (6.3 %) |\n"
@@ -32,6 +32,9 @@ FIRST_SIGHT = (
 POISON = {
     "tower of powers": (r"10^{10^{10^{10}}}", r"9^{9^{9^{9^{9}}}}"),
     "huge factorials": (r"(10^{9})!", r"((10!)!)!"),
+    "tower against a number": ("7", r"9^{9^{9^{9}}}"),
+    "factorial against a number": ("42", r"(10^{9})!"),
+    "tower over itself": ("1", r"\frac{9^{9^{9^{9}}}}{9^{9^{9^{9}}}+1}"),
     "1 MB of LaTeX": ("5", r"\frac{" * 170_000 + "1"),
     "long series": (r"\sum_{n=1}^{10^{9}} n^{n}", "7"),
     "infinite product": ("3", r"\prod_{k=1}^{\infty} k"),
