@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -35,12 +36,13 @@ HEAD = """# What each config needs, by the TPU compiler
 
 Made by `python scripts/plans.py`; `tests/plan/test_plan_golden.py` keeps it true. Nothing here was measured on a TPU.
 Memory is the compiler's. The step time is its cycle estimates and the links' speed times {ratio}
-({source}), good to about {error:.0%}. Dollars are list prices of the table in
-`stratos_jax/plan/chips.json`; a kind of chip without a price there gets none.
+({source}), good to about {error:.0%}.
+Dollars are list prices of the table in `stratos_jax/plan/chips.json`; a kind of chip without a price there gets none.
 
 Rows of a config's own length come first. At the other length the step has as many rows, so other work, and hours are
 left open; they are open too where a config's data is not public. A config without a row has not been compiled yet:
-`python scripts/plans.py --missing` does that.
+`python scripts/plans.py --missing` does that. A star: compiled from older code of the step than the newest row, so
+memory and time are of that code; `python scripts/plans.py configs/NAME.py` renews it.
 
 | config | row tokens | topology | mesh data/fsdp/context/tensor | remat | peak HBM, GiB | step, s | MFU | hours | USD |
 |---|---|---|---|---|---|---|---|---|---|
@@ -96,12 +98,19 @@ def figures(path: pathlib.Path, row_tokens: int) -> dict:
     result = planner.plan(question(path, row_tokens), folder=cache.DEFAULT, say=say)
     plain = report.to_plain(result)
     kept = {name: plain[name] for name in KEPT if name in plain}
-    return kept | {"config": path.stem, "row_tokens": row_tokens}
+    made = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
+    return kept | {"config": path.stem, "row_tokens": row_tokens, "code": cache.code_of_a_step()[:12], "made": made}
+
+
+def older(plan: dict) -> bool:
+    """Whether a plan was compiled from other code than the newest one."""
+    newest = max(goldens(), key=lambda other: other.get("made", ""))
+    return plan.get("code") != newest.get("code")
 
 
 def row(plan: dict) -> str:
     """One line of the table."""
-    head = f"| {plan['config']} | {plan['row_tokens']:,} | {plan['topology']}"
+    head = f"| {plan['config']}{' *' * older(plan)} | {plan['row_tokens']:,} | {plan['topology']}"
     mesh = "/".join(str(plan["mesh"][axis]) for axis in ("data", "fsdp", "context", "tensor"))
     if not plan["fits"]:
         return f"{head} | {mesh} | {plan['remat']} | does not fit | - | - | - | - |"

@@ -74,6 +74,11 @@ def usual_seconds(folder: pathlib.Path) -> float | None:
     return statistics.median(seconds) if seconds else None
 
 
+def code_of_a_step() -> str:
+    """What a step's figures depend on besides its settings: our code and the versions of the compiler."""
+    return json_hash([_versions(), _code(PROGRAM)])
+
+
 @functools.cache
 def _versions() -> dict[str, str | None]:
     found = {}

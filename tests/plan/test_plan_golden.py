@@ -42,6 +42,8 @@ def test_the_docstring_says_what_the_plan_says(path):
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
 def test_golden_plan(path):
     golden = json.loads(path.read_text())
+    if plans.older(golden):
+        pytest.skip("starred in docs/plans.md: made from older code than the newest figures")
     now = plans.figures(ROOT / "configs" / f"{golden['config']}.py", golden["row_tokens"])
     assert (now["fits"], now["mesh"], now["remat"]) == (golden["fits"], golden["mesh"], golden["remat"])
     names = COMPARED if golden["fits"] else ("hbm_needed_gib",)
