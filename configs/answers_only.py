@@ -11,13 +11,15 @@ import dataclasses
 from stratos_jax.config import beside
 from stratos_jax.recipe import Arm, Recipe
 
+LR = "train.optimizer.peak_lr="
 GRID = {
-    "lr_1e-3": ("train.optimizer.peak_lr=1e-3",),
-    "lr_3e-3": ("train.optimizer.peak_lr=3e-3",),
-    "lr_1e-2": ("train.optimizer.peak_lr=1e-2",),
-    "decay_0.3": ("train.optimizer.weight_decay=0.3",),
-    "warm_up_0.3": ("train.optimizer.warmup_ratio=0.3",),
-    "short_first": ("shards.curriculum_stages=4",),
+    "lr_5e-4": (LR + "5e-4",),
+    "lr_1e-3": (LR + "1e-3",),
+    "lr_3e-3": (LR + "3e-3",),
+    "lr_1e-2": (LR + "1e-2",),
+    "decay_0.3": (LR + "1e-3", "train.optimizer.weight_decay=0.3"),
+    "warm_up_0.3": (LR + "1e-3", "train.optimizer.warmup_ratio=0.3"),
+    "short_first": (LR + "1e-3", "shards.curriculum_stages=4"),
 }
 
 

@@ -2,7 +2,7 @@
 
 Command:  bash scripts/quickstart.sh, or stratos run configs/quickstart.py
 Chips:    2 CPU cores, no accelerator, no network, no key
-Scores:   98.4 % (96.8 to 99.2) with traces, 9.3 % (7.0 to 12.4) with answers only, of 450 held-out problems
+Scores:   99.6 % (98.4 to 99.9) with traces, 16.2 % (13.1 to 19.9) with answers only, of 450 held-out problems
 """
 
 from stratos_jax.convert.config import ConvertConfig
@@ -17,6 +17,7 @@ from stratos_jax.train.config import CheckpointConfig, OptimizerConfig, TrainCon
 
 VOCABULARY = 384
 BOXED_ONLY = GradingConfig(math=MathConfig(fallbacks=()))
+ANSWERS_LR = "train.optimizer.peak_lr=1e-3"  # 16 % right; 11 % at the other student's 3e-3 (docs/LOG.md)
 STUDENT = {  # the shape of Qwen2.5, small enough to learn in two minutes
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -37,7 +38,7 @@ STUDENT = {  # the shape of Qwen2.5, small enough to learn in two minutes
 
 
 def recipe() -> Recipe:
-    """Same problems, same student, same number of steps; only what it is taught differs."""
+    """Same problems, same student, same number of steps; what it is taught differs, and the learning rate it suits."""
     return Recipe(
         name="quickstart",
         curate=CurateConfig(
@@ -69,5 +70,5 @@ def recipe() -> Recipe:
             sampling=SamplingConfig(max_tokens=160),
             grading=BOXED_ONLY,
         ),
-        arms=(Arm(name="traces"), Arm(name="answers_only", overrides=("shards.target=answer",))),
+        arms=(Arm(name="traces"), Arm(name="answers_only", overrides=("shards.target=answer", ANSWERS_LR))),
     )

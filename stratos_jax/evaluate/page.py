@@ -64,11 +64,11 @@ def _head(report: Mapping[str, Any], runs: Sequence[Run], curate: str | os.PathL
         verdict = "Yes" if gap["low"] > 0 else "Not in this run" if gap["high"] < 0 else "This run cannot tell"
         text = (
             "<p>Two students of the same size start from random weights. They take the same number of training steps"
-            " on the same problems. One reads the teacher&rsquo;s reasoning before each answer, the other the answer"
-            " alone. Both are then asked problems that neither has seen.</p>"
+            " on the same problems, each at the learning rate that suited it. One reads the teacher&rsquo;s reasoning"
+            " before each answer, the other the answer alone. Both are then asked problems that neither has seen.</p>"
         )
         cards += (
-            f'<div class="card"><span>difference</span><b>{100 * gap["value"]:+.1f} points</b>'
+            f'<div class="card"><span>difference</span><b>{100 * gap["value"]:+.1f}<small> points</small></b>'
             f'<span class="soft">{report["confidence"]:.0%} interval {100 * gap["low"]:+.1f} to'
             f" {100 * gap['high']:+.1f}, problem by problem</span></div>"
         )
