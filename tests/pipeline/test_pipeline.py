@@ -128,6 +128,13 @@ def test_a_damaged_output_is_one_error_that_says_the_way_on(copy, stage, file):
     assert path.read_bytes() == data  # nothing was taken away
 
 
+def test_a_deleted_file_is_one_error_that_says_the_way_on(copy):
+    (copy / "traces" / "shards" / "statistics.json").unlink()
+    with pytest.raises(UserError, match=r"(?s)traces/shards.*statistics.json: missing.*--from shards"):
+        run(copy)
+    assert run(copy, start="shards", end="shards").made() == {f"{arm}/shards" for arm in ARMS}
+
+
 def test_an_edited_config_is_refused_and_from_goes_on_without_losing_anything(copy):
     with pytest.raises(UserError, match=r"(?s)max_tokens: there 8, now 9.*--from evaluate"):
         run(copy, "evaluate.sampling.max_tokens=9")
@@ -155,10 +162,11 @@ def test_a_full_disk_is_one_error(tmp_path, monkeypatch):
         run(tmp_path / "run")
 
 
-def test_the_students_differ_in_their_target_alone():
+def test_the_students_differ_in_their_target_and_learning_rate_alone():
     arms = [small().arm(name) for name in ARMS]
     left, right = (config.as_json(arm, [])["recipe"] for arm in arms)
     assert left["shards"].pop("target") == "trace" and right["shards"].pop("target") == "answer"
+    left["train"]["optimizer"].pop("peak_lr"), right["train"]["optimizer"].pop("peak_lr")
     assert left == right
 
 
