@@ -86,8 +86,8 @@ def test_7b_compiles(target):
 
 
 @pytest.mark.parametrize(
-    ("target", "context", "tensor"),
-    [("v5e:16x16", 1, 1), ("v5p:4x4x4", 1, 1), ("v6e:8x8", 1, 1), ("tpu7x:4x4x4", 1, 1), ("v6e:8x8", 2, 4)],
+    ("target", "context", "tensor"),  # one whole row on a v5e chip wants 15.86 of 15.75 GiB
+    [("v5e:16x16", 2, 1), ("v5p:4x4x4", 1, 1), ("v6e:8x8", 1, 1), ("tpu7x:4x4x4", 1, 1), ("v6e:8x8", 2, 4)],
 )
 def test_32b_compiles(target, context, tensor):
     check(compile_gradients("Qwen2.5-32B-Instruct", target, context=context, tensor=tensor))
