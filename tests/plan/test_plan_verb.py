@@ -17,7 +17,7 @@ WANTED = (
     *("tokens_per_second_per_chip", "mfu", "hours", "usd", "mesh", "remat"),
 )
 HUGE = json.dumps(
-    HF | {"vocab_size": 152_064, "hidden_size": 4096, "intermediate_size": 16_384, "num_hidden_layers": 24}
+    HF | {"vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 16_384, "num_hidden_layers": 24}
 )
 
 
@@ -121,22 +121,33 @@ def test_options_that_make_no_sense(asked, words, said):
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_what_does_not_fit_is_refused_and_the_change_that_is_named_fits(asked):
-    refused = ("--topology", "v5e:2x2", f"model.hf={HUGE}", "--json")
-    done = asked(*refused)
+REFUSED = ("--topology", "v5e:2x2", f"model.hf={HUGE}", "--json")
+
+
+@pytest.fixture(scope="module")
+def refusal(asked):
+    done = asked(*REFUSED)
     assert done.returncode == 3, done.stderr
-    plan = json.loads(done.stdout)
-    assert plan["fits"] is False and plan["hbm_limit_gib"] == 15.75 and plan["refusal"]
-    (named,) = plan["remedies"]
-    assert not named["checked"]
+    return json.loads(done.stdout)
+
+
+def test_what_does_not_fit_is_refused_and_a_change_is_named(refusal):
+    assert refusal["fits"] is False and refusal["hbm_limit_gib"] == 15.75 and refusal["refusal"]
+    (named,) = refusal["remedies"]
+    assert named["change"] and not named["checked"] and named["hbm_peak_gib"] < 15.75
+
+
+@pytest.mark.slow
+def test_the_change_that_is_named_fits(asked, refusal):
+    (named,) = refusal["remedies"]
     change = named["change"].split()
     place = [] if "--topology" in change else ["--topology", "v5e:2x2"]
     applied = asked(*place, *change, f"model.hf={HUGE}", "--json")
     assert applied.returncode == 0, applied.stderr
-    (checked,) = json.loads(asked(*refused, "--check").stdout)["remedies"]
+    (checked,) = json.loads(asked(*REFUSED, "--check").stdout)["remedies"]
     assert checked["checked"] and checked["change"] == named["change"]
     assert checked["hbm_peak_gib"] == json.loads(applied.stdout)["hbm_peak_gib"]
-    assert named["hbm_peak_gib"] == pytest.approx(checked["hbm_peak_gib"], rel=0.2)
+    assert checked["hbm_peak_gib"] <= 1.2 * named["hbm_peak_gib"]
 
 
 def test_micro_batches_compile(asked):
