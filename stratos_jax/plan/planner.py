@@ -227,7 +227,7 @@ def candidates(job: Job, topology: Topology) -> Iterator[tuple[str, Job, Topolog
     policies = [p for p in ("full", "offload") if wanted == "auto" or order(p) > order(wanted)]
     if wanted != "auto" and order(wanted) < order("full"):
         policies.insert(0, "context")
-    same = policies or [wanted]
+    same = [*([wanted] if wanted != "auto" else []), *policies]
     places = [topology, *(t for t in topology.larger() if t.num_chips <= 4 * topology.num_chips)]
     small = dataclasses.replace(train, optimizer=dataclasses.replace(train.optimizer, moments="bfloat16"))
     shorter = dataclasses.replace(job, row_tokens=job.row_tokens // 2)

@@ -48,3 +48,9 @@ def test_equal_programs_are_one():
     other = Job(model=sky.model, mesh=sky.mesh, train=sky.train, row_tokens=sky.shards.row_tokens)
     assert planner.canonical(other, topology, "dots") == planner.canonical(job(epochs=1.0), topology, "dots")
     assert planner.canonical(job(rows_per_step=64), topology, "dots") != planner.canonical(job(), topology, "dots")
+
+
+def test_more_chips_come_with_the_policy_that_the_recipe_fixes():
+    words = [w for w, _, _ in planner.candidates(job(remat="full"), target.parse("v6e:4x4"))]
+    assert "--topology v6e:4x8" in words
+    assert words.index("--topology v6e:4x8") < words.index("--topology v6e:4x8 train.remat=offload")
