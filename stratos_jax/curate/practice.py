@@ -22,7 +22,7 @@ from stratos_jax.curate import procedural
 from stratos_jax.curate.config import FaultsConfig, TeacherConfig
 from stratos_jax.types import UserError, from_json, to_json
 
-START_SECONDS = 30
+START_SECONDS = 120
 MARK = "practice teacher at "
 
 
@@ -30,7 +30,7 @@ MARK = "practice teacher at "
 def serve(config: TeacherConfig) -> Iterator[str]:
     """Run the teacher in a process of its own while the block runs; gives its base URL."""
     settings = json.dumps({"port": config.port, "seed": config.seed, "faults": to_json(config.faults)})
-    command = [sys.executable, "-m", "stratos_jax.curate.practice", settings]
+    command = [sys.executable, "-P", "-m", "stratos_jax.curate.practice", settings]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -20,7 +20,7 @@ from stratos_jax.types import UserError
 
 # From the most memory and least work to the least memory: `auto` takes the first that fits.
 REMAT_ORDER = ("dots", "context_qkv", "context", "full", "offload")
-SURE, HOPELESS = 0.85, 1.15  # of the limit: a guess below it fits, as far as is known; one above it cannot
+SURE, HOPELESS = 0.85, 1.15  # of the limit: a guess below it most likely fits, one above it cannot
 NOT_OF_THE_PROGRAM = (
     *("epochs", "max_steps", "seed", "checkpoint", "log_every_steps", "sinks", "held_out_fraction"),
     *("eval_every_steps", "profile_steps", "on_bad_step", "watchdog_seconds"),
