@@ -1,5 +1,6 @@
 """Damage is seen: no flipped bit, cut or missing file of a step is ever loaded; the step before it is."""
 
+import gc
 import os
 import shutil
 
@@ -40,7 +41,6 @@ def restore(folder, said):
     return checkpoint.restore(folder, abstract(state(), mesh((1, 2))), warn=said.append)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # coroutines that Orbax drops
 def test_a_flipped_bit_in_any_file_is_passed_over(steps, monkeypatch):
     """Also where only the leaves' digests can tell: big local files are not read beforehand."""
     monkeypatch.setattr(integrity, "SMALL", -1)
@@ -59,6 +59,7 @@ def test_a_flipped_bit_in_any_file_is_passed_over(steps, monkeypatch):
             else:
                 assert same(tree, state(1)) and metadata["passed_over"]["2"] and "step 2 is passed over" in said[0]
             path.write_bytes(original)
+    gc.collect()  # a read that a failed load left half done would complain now
     assert silent == 0
     assert harmless < 30  # most are noticed; the rest hit what loading never reads
 
@@ -74,7 +75,6 @@ def test_checksums_of_files_notice_every_bit(steps):
     assert checkpoint.verify(steps, deep=True) == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cut_and_missing_files(steps):
     for path in files_of(steps / "2"):
         original = path.read_bytes()
