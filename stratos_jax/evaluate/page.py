@@ -65,7 +65,8 @@ def _head(report: Mapping[str, Any], runs: Sequence[Run], curate: str | os.PathL
         text = (
             "<p>Two students of the same size start from random weights. They take the same number of training steps"
             " on the same problems, each at a learning rate found for it by trial. One reads the teacher&rsquo;s"
-            " reasoning before each answer, the other the answer alone. Both are then asked problems that neither has seen.</p>"
+            " reasoning before each answer, the other the answer alone. Both are then asked problems that neither has"
+            " seen.</p>"
         )
         cards += (
             f'<div class="card"><span>difference</span><b>{100 * gap["value"]:+.1f}<small> points</small></b>'
