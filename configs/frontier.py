@@ -1,7 +1,7 @@
 """How far does a small student get with how many traces: sizes x numbers of examples, on one laptop.
 
 Command:  stratos run configs/frontier.py
-Chips:    2 CPU cores, under 40 minutes; Ctrl-C and run again goes on
+Chips:    2 CPU cores; Ctrl-C and run again goes on
 
 Every student takes the same number of steps, half of the quickstart's. The report plots accuracy over
 examples, a line for each size.
