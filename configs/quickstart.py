@@ -59,7 +59,6 @@ def recipe() -> Recipe:
             rows_per_step=8,
             epochs=1_000,  # max_steps decides
             max_steps=1_200,
-            remat="none",
             optimizer=OptimizerConfig(peak_lr=3e-3, b2=0.95, weight_decay=0.01, warmup_ratio=0.05),
             checkpoint=CheckpointConfig(every_steps=300, keep_last=1),
         ),

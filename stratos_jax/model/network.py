@@ -6,6 +6,7 @@ In: activations, rotary angles and an attention function. Out: activations. Whoe
 Shapes: B rows, T tokens, D hidden, N query heads, K key/value heads, H head size, F MLP width, V vocabulary.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from stratos_jax.model.attention import target_platform
 from stratos_jax.model.config import Architecture
 
 Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]  # pins an activation's logical axes to the mesh
@@ -33,7 +35,42 @@ def precision_of(dtype: Any) -> jax.lax.Precision:
 
 def einsum(spec: str, x: jax.Array, weight: jax.Array) -> jax.Array:
     """A product in the activation's number format; the weight is cast where it is used."""
-    return jnp.einsum(spec, x, weight.astype(x.dtype), precision=precision_of(x.dtype))
+    weight = weight.astype(x.dtype)
+    if target_platform() == "cpu":
+        return _einsum_on_cpu(spec, x, weight)  # pyright: ignore[reportReturnType]
+    return jnp.einsum(spec, x, weight, precision=precision_of(x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _einsum_on_cpu(spec: str, x: jax.Array, weight: jax.Array):
+    return jnp.einsum(spec, x, weight, precision=precision_of(x.dtype))
+
+
+def _einsum_on_cpu_bwd(spec: str, saved: tuple, d_out: jax.Array):
+    x, weight = saved
+    x_axes, weight_axes, out_axes = spec.replace("->", ",").split(",")
+    precision = precision_of(x.dtype)
+    d_x = jnp.einsum(f"{out_axes},{weight_axes}->{x_axes}", d_out, weight, precision=precision)
+    return d_x, sum_over_tokens(f"{x_axes},{out_axes}->{weight_axes}", x, d_out, precision=precision)
+
+
+_einsum_on_cpu.defvjp(lambda spec, x, weight: (_einsum_on_cpu(spec, x, weight), (x, weight)), _einsum_on_cpu_bwd)
+
+
+def sum_over_tokens(spec: str, a: jax.Array, b: jax.Array, **kwargs: Any) -> jax.Array:
+    """A weight's gradient: a product of two activations that sums over their tokens.
+
+    For that, XLA on a CPU turns the first one on its side, slowly and with all that computes it, and goes by the order
+    of the result's axes to choose the first. So the smaller one is named first, and the result turned behind a fence.
+    """
+    if target_platform() != "cpu":
+        return jnp.einsum(spec, a, b, **kwargs)
+    a_axes, b_axes, out_axes = spec.replace("->", ",").split(",")
+    if a.size > b.size:
+        a, b, a_axes, b_axes = b, a, b_axes, a_axes
+    order = "".join(axis for axis in a_axes + b_axes if axis in out_axes)
+    product = jax.lax.optimization_barrier(jnp.einsum(f"{a_axes},{b_axes}->{order}", a, b, **kwargs))
+    return jnp.einsum(f"{order}->{out_axes}", product)
 
 
 class RMSNorm(nnx.Module):
@@ -116,7 +153,7 @@ class DecoderLayer(nnx.Module):
             attended_BTD, cache = self.attention(
                 constrain(self.attention_norm(x_BTD), INWARD), rotate, attend, constrain
             )
-            x_BTD = constrain(x_BTD + attended_BTD, HIDDEN)
+            x_BTD = constrain(x_BTD + checkpoint_name(attended_BTD, "attended"), HIDDEN)
         with jax.named_scope("mlp"):
             x_BTD = constrain(x_BTD + self.mlp(constrain(self.mlp_norm(x_BTD), INWARD), constrain), HIDDEN)
         return x_BTD, cache

@@ -9,10 +9,11 @@ Shapes: N tokens, C tokens of a chunk, D hidden, V vocabulary.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from stratos_jax.model.network import precision_of, sum_over_tokens
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -69,8 +70,8 @@ def _walk(hidden_ND, head_VD, targets_N, weights_N, chunk, *, with_grads):
 
 def _chunk(hidden_CD, targets_C, weights_C, head_VD, d_head_VD, *, with_grads):
     """Losses of one chunk; its part of the hidden states' gradient, and the head's gradient with its part added."""
-    precision = precision_of(hidden_CD.dtype)
-    dot = functools.partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
+    exact = {"precision": precision_of(hidden_CD.dtype), "preferred_element_type": jnp.float32}
+    dot = functools.partial(jnp.einsum, **exact)
     logits_CV = dot("CD,VD->CV", hidden_CD, head_VD)
     top_C1 = jnp.max(logits_CV, axis=-1, keepdims=True)
     exp_CV = jnp.exp(logits_CV - top_C1)
@@ -83,14 +84,9 @@ def _chunk(hidden_CD, targets_C, weights_C, head_VD, d_head_VD, *, with_grads):
     d_logits_CV = (exp_CV / total_C1 - is_target_CV) * weights_C[:, None]
     d_logits_CV = d_logits_CV.astype(hidden_CD.dtype)
     d_hidden_CD = dot("CV,VD->CD", d_logits_CV, head_VD).astype(hidden_CD.dtype)
-    return losses_C, d_hidden_CD, d_head_VD + dot("CV,CD->VD", d_logits_CV, hidden_CD)
+    return losses_C, d_hidden_CD, d_head_VD + sum_over_tokens("CV,CD->VD", d_logits_CV, hidden_CD, **exact)
 
 
 def chunk_size(num_tokens: int, wanted: int) -> int:
     """The largest divisor of the number of tokens that is not above what was asked."""
     return next(size for size in range(min(wanted, num_tokens), 0, -1) if num_tokens % size == 0)
-
-
-def precision_of(dtype: Any) -> jax.lax.Precision:
-    """float32 means float32 on every backend."""
-    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT

@@ -31,7 +31,7 @@ POLICIES: dict[str, Callable | None] = {
     "offload_context": _offload("layer_input", "attention_context"),
     "context": _keep("attention_context"),
     "context_qkv": _keep("attention_context", "query", "key", "value"),
-    "dots": _keep("attention_context", "query", "key", "value", "mlp_gate", "mlp_up"),
+    "dots": _keep("attention_context", "attended", "query", "key", "value", "mlp_gate", "mlp_up"),
     "none": None,
 }
 
@@ -47,20 +47,21 @@ def choose(arch: Architecture, *, tokens: int, state_bytes: int, memory_bytes: i
     """The policy behind `auto` where nothing can be compiled ahead: the one that keeps most of what fits by estimate.
 
     `tokens` and bytes are of one device. Counted besides what a layer keeps: state and gradients, the whole head with
-    its gradient, the scores of a chunk; a tenth is left free. Without a memory size (CPUs) small steps keep all.
+    its gradient, the scores of a chunk; a tenth is left free. Without a memory size (CPUs) small steps keep their
+    products: to store what is cheap to compute anew takes a CPU longer.
     """
     D, heads, F, V = arch.hidden_size, arch.num_heads * arch.head_dim, arch.mlp_size, arch.vocab_size
     qkv = (arch.num_heads + 2 * arch.num_kv_heads) * arch.head_dim
     kept = {  # numbers per token and layer
         "none": 8 * D + 4 * heads + 2 * qkv + 5 * F,
-        "dots": D + heads + qkv + 2 * F,
+        "dots": 2 * D + heads + qkv + 2 * F,
         "context_qkv": D + heads + qkv,
         "context": D + heads,
         "full": D,
     }
     sizes = {name: 2 * numbers * tokens * arch.num_layers for name, numbers in kept.items()}
     if memory_bytes is None:
-        return "none" if sizes["none"] < SMALL else "full"
+        return "dots" if sizes["dots"] < SMALL else "full"
     fixed = 1.4 * state_bytes + 6 * V * D + 6 * V * chunk + 2 * tokens * (4 * D + 4 * F)
     free = 0.9 * memory_bytes - fixed
     return next((name for name, size in sizes.items() if size < free), "offload")

@@ -64,7 +64,7 @@ def assert_equal(got, tolerance):
         assert error <= tolerance, (name, error)
 
 
-@pytest.mark.parametrize("block", [512, 96])
+@pytest.mark.parametrize("block", [(512, 512), (96, 96), (64, 160)])
 def test_reference_equals_dense(block):
     """One block, and blocks that divide nothing."""
     assert_equal(run(functools.partial(reference_attention, block=block)), 2e-6)

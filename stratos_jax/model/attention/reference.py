@@ -3,12 +3,15 @@
 In: queries, un-repeated keys and values, positions and segment ids. Out: attended values. Runs on every backend, takes
 any order of tokens (zig-zag rows, cache slots), and skips the blocks in which no query sees a key.
 
-Shapes: B rows, T query tokens, S key tokens, K key/value heads, G queries per KV head, H head size; `i` counts blocks
-of queries and `j` blocks of keys.
+Products are of plain matrices, B x K of them: the queries of a KV head stand below each other, in R rows. Where a
+product would need a block of scores turned over, its small side is turned instead: turning a block of scores takes a
+CPU longer than multiplying it.
+
+Shapes: B rows, T query tokens, S key tokens, N query heads, K key/value heads, G queries per KV head, R = G x T, H head
+size; `i` counts blocks of queries and `j` blocks of keys.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-BLOCK = 512  # a block of scores has at most BLOCK x BLOCK entries per row and head
+BLOCK = (128, 128)  # queries and keys of a block: its scores stay in a CPU's cache
 MASKED = -1e30
+NOTHING = -1e29  # the largest score of a query that sees no key: above MASKED, so that e to the difference is 0
 
 
 class Where(NamedTuple):
@@ -39,110 +43,110 @@ def reference_attention(
     q_segments: jax.Array | None,
     kv_segments: jax.Array | None,
     scale: float,
-    block: int = BLOCK,
+    block: tuple[int, int] = BLOCK,
 ) -> jax.Array:
     """Causal attention within segments; scores and sums in float32."""
-    B, T, N, H = q_BTNH.shape
-    S, K = k_BSKH.shape[1:3]
-    block_q = min(T, block)
-    block_kv = min(S, block * block // block_q)
+    B, T = q_BTNH.shape[:2]
+    S = k_BSKH.shape[1]
+    block_q = min(T, block[0])
+    block_kv = min(S, block[0] * block[1] // block_q)
     where = Where(
-        _pad(q_positions, 1, block_q),
-        _pad(kv_positions, 1, block_kv),
-        _pad(jnp.ones((B, T), jnp.int32) if q_segments is None else q_segments, 1, block_q, value=-1),
-        _pad(jnp.ones((B, S), jnp.int32) if kv_segments is None else kv_segments, 1, block_kv, value=-2),
+        _pad(q_positions, block_q),
+        _pad(kv_positions, block_kv),
+        _pad(jnp.ones((B, T), jnp.int32) if q_segments is None else q_segments, block_q, value=-1),
+        _pad(jnp.ones((B, S), jnp.int32) if kv_segments is None else kv_segments, block_kv, value=-2),
     )
-    q_BTKGH = _pad(q_BTNH.reshape(B, T, K, N // K, H), 1, block_q)
-    out = _attention(q_BTKGH, _pad(k_BSKH, 1, block_kv), _pad(v_BSKH, 1, block_kv), where, scale, (block_q, block_kv))
-    return out[:, :T].reshape(B, T, N, H)  # pyright: ignore[reportIndexIssue]
+    q_BTNH, k_BSKH, v_BSKH = _pad(q_BTNH, block_q), _pad(k_BSKH, block_kv), _pad(v_BSKH, block_kv)
+    out_BTNH = _attention(q_BTNH, k_BSKH, v_BSKH, where, scale, (block_q, block_kv))
+    return out_BTNH[:, :T]  # pyright: ignore[reportIndexIssue]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attention(q_BTKGH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
-    return _forward(q_BTKGH, k_BSKH, v_BSKH, where, scale, blocks)[0]
+def _attention(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
+    return _forward(q_BTNH, k_BSKH, v_BSKH, where, scale, blocks)[0]
 
 
-def _forward(q_BTKGH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
-    """Output, and log of each softmax's normalizer (B,K,G,T)."""
-    dot = _product(q_BTKGH.dtype)
-    queries, keys = _split_blocks(q_BTKGH, k_BSKH, v_BSKH, where, blocks)
+def _forward(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
+    """Output, and log of each softmax's normalizer, in blocks."""
+    dot = _product(q_BTNH.dtype)
+    queries, keys = _blocks_of(q_BTNH, k_BSKH, v_BSKH, where, blocks)
 
     def one_query_block(query: tuple):
-        q_BTKGH, *_ = query
-        B, T, K, G, H = q_BTKGH.shape
+        q_BKRH, *_ = query
 
         def add_key_block(sums: tuple, key: tuple):
-            mask_B11TS = _mask(query[-2:], key[-2:])
+            mask_BTS = _mask(query[-2:], key[-2:])
 
             def add(sums: tuple):
-                top_BKGT, norm_BKGT, out_BKGTH = sums
-                k_BSKH, v_BSKH, *_ = key
-                s_BKGTS = jnp.where(mask_B11TS, dot("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH) * scale, MASKED)
-                new_top_BKGT = jnp.maximum(top_BKGT, jnp.max(s_BKGTS, axis=-1))
-                p_BKGTS = jnp.where(mask_B11TS, jnp.exp(s_BKGTS - new_top_BKGT[..., None]), 0.0)
-                shrink_BKGT = jnp.exp(top_BKGT - new_top_BKGT)
-                out_BKGTH = out_BKGTH * shrink_BKGT[..., None]
-                out_BKGTH += dot("BKGTS,BSKH->BKGTH", p_BKGTS.astype(v_BSKH.dtype), v_BSKH)
-                return new_top_BKGT, norm_BKGT * shrink_BKGT + jnp.sum(p_BKGTS, axis=-1), out_BKGTH
+                top_BKR, norm_BKR, out_BKRH = sums
+                k_BKSH, v_BKSH, *_ = key
+                s_BKRS = _hide(dot("BKRH,BKSH->BKRS", q_BKRH, k_BKSH) * scale, mask_BTS)
+                new_top_BKR = jnp.maximum(top_BKR, jnp.max(s_BKRS, axis=-1))
+                p_BKRS = jnp.exp(s_BKRS - new_top_BKR[..., None])
+                shrink_BKR = jnp.exp(top_BKR - new_top_BKR)
+                out_BKRH = out_BKRH * shrink_BKR[..., None]
+                out_BKRH += dot("BKRS,BKSH->BKRH", p_BKRS.astype(v_BKSH.dtype), v_BKSH)
+                return new_top_BKR, norm_BKR * shrink_BKR + jnp.sum(p_BKRS, axis=-1), out_BKRH
 
-            return _where_seen(mask_B11TS, add, sums, many=keys[0].shape[0] > 1), None
+            return _where_seen(mask_BTS, add, sums, many=keys[0].shape[0] > 1), None
 
-        empty = jnp.zeros((B, K, G, T), jnp.float32)
-        start = (empty + MASKED, empty, jnp.zeros((B, K, G, T, H), jnp.float32))
-        (top_BKGT, norm_BKGT, out_BKGTH), _ = jax.lax.scan(add_key_block, start, keys)
-        norm_BKGT = jnp.where(norm_BKGT == 0, 1.0, norm_BKGT)  # a padded query sees nothing
-        return (out_BKGTH / norm_BKGT[..., None]).astype(q_BTKGH.dtype), top_BKGT + jnp.log(norm_BKGT)
+        zeros_BKR = jnp.zeros(q_BKRH.shape[:3], jnp.float32)
+        start = (zeros_BKR + NOTHING, zeros_BKR, jnp.zeros(q_BKRH.shape, jnp.float32))
+        (top_BKR, norm_BKR, out_BKRH), _ = jax.lax.scan(add_key_block, start, keys)
+        norm_BKR = jnp.where(norm_BKR == 0, 1.0, norm_BKR)  # a padded query sees nothing
+        return (out_BKRH / norm_BKR[..., None]).astype(q_BKRH.dtype), top_BKR + jnp.log(norm_BKR)
 
-    out_iBKGTH, log_norm_iBKGT = jax.lax.map(one_query_block, queries)
-    out_BTKGH = _join(jnp.moveaxis(out_iBKGTH, 4, 2), 1)
-    return out_BTKGH, log_norm_iBKGT
-
-
-def _attention_fwd(q_BTKGH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
-    out_BTKGH, log_norm_iBKGT = _forward(q_BTKGH, k_BSKH, v_BSKH, where, scale, blocks)
-    out_BTKGH = checkpoint_name(out_BTKGH, "attention_context")
-    log_norm_iBKGT = checkpoint_name(log_norm_iBKGT, "attention_context")
-    return out_BTKGH, (q_BTKGH, k_BSKH, v_BSKH, where, out_BTKGH, log_norm_iBKGT)
+    out_iBKRH, log_norm_iBKR = jax.lax.map(one_query_block, queries)
+    return _join(out_iBKRH, blocks[0]), log_norm_iBKR
 
 
-def _attention_bwd(scale: float, blocks: tuple[int, int], residuals: tuple, dout_BTKGH: jax.Array):
-    q_BTKGH, k_BSKH, v_BSKH, where, out_BTKGH, log_norm_iBKGT = residuals
-    dot = _product(q_BTKGH.dtype)
-    queries, keys = _split_blocks(q_BTKGH, k_BSKH, v_BSKH, where, blocks)
-    delta_BTKG = jnp.sum(dout_BTKGH.astype(jnp.float32) * out_BTKGH.astype(jnp.float32), axis=-1)
-    delta_iBKGT = jnp.moveaxis(_split(delta_BTKG, 1, blocks[0]), 2, -1)
-    dout_iBTKGH = _split(dout_BTKGH, 1, blocks[0])
-    dq_iBTKGH = jnp.zeros(queries[0].shape, jnp.float32)
+def _attention_fwd(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
+    out_BTNH, log_norm_iBKR = _forward(q_BTNH, k_BSKH, v_BSKH, where, scale, blocks)
+    out_BTNH = checkpoint_name(out_BTNH, "attention_context")
+    log_norm_iBKR = checkpoint_name(log_norm_iBKR, "attention_context")
+    return out_BTNH, (q_BTNH, k_BSKH, v_BSKH, where, out_BTNH, log_norm_iBKR)
 
-    def one_key_block(dq_iBTKGH: jax.Array, key: tuple):
-        k_BSKH, v_BSKH, *_ = key
+
+def _attention_bwd(scale: float, blocks: tuple[int, int], residuals: tuple, dout_BTNH: jax.Array):
+    q_BTNH, k_BSKH, v_BSKH, where, out_BTNH, log_norm_iBKR = residuals
+    dot = _product(q_BTNH.dtype)
+    queries, keys = _blocks_of(q_BTNH, k_BSKH, v_BSKH, where, blocks)
+    num_kv_heads = k_BSKH.shape[2]
+    delta_BTN = jnp.sum(dout_BTNH.astype(jnp.float32) * out_BTNH.astype(jnp.float32), axis=-1)
+    delta_iBKR = _split(delta_BTN[..., None], blocks[0], num_kv_heads)[..., 0]
+    dout_iBKRH = _split(dout_BTNH, blocks[0], num_kv_heads)
+    many = queries[0].shape[0] > 1 or keys[0].shape[0] > 1
+
+    def one_key_block(dq_iBKRH: jax.Array, key: tuple):
+        k_BKSH, v_BKSH, *_ = key
 
         def add_query_block(sums: tuple, block: tuple):
-            query, dq_BTKGH, dout_BTKGH, delta_BKGT, log_norm_BKGT = block
-            mask_B11TS = _mask(query[-2:], key[-2:])
+            query, dq_BKRH, dout_BKRH, delta_BKR, log_norm_BKR = block
+            mask_BTS = _mask(query[-2:], key[-2:])
 
             def add(state: tuple):
-                dk_BSKH, dv_BSKH, dq_BTKGH = state
-                q_BTKGH = query[0]
-                s_BKGTS = dot("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH) * scale
-                p_BKGTS = jnp.where(mask_B11TS, jnp.exp(s_BKGTS - log_norm_BKGT[..., None]), 0.0)
-                dv_BSKH += dot("BKGTS,BTKGH->BSKH", p_BKGTS.astype(q_BTKGH.dtype), dout_BTKGH)
-                dp_BKGTS = dot("BTKGH,BSKH->BKGTS", dout_BTKGH, v_BSKH)
-                ds_BKGTS = (p_BKGTS * (dp_BKGTS - delta_BKGT[..., None]) * scale).astype(q_BTKGH.dtype)
-                dk_BSKH += dot("BKGTS,BTKGH->BSKH", ds_BKGTS, q_BTKGH)
-                return dk_BSKH, dv_BSKH, dq_BTKGH + dot("BKGTS,BSKH->BTKGH", ds_BKGTS, k_BSKH)
+                dk_BKHS, dv_BKHS, dq_BKRH = state
+                q_BKRH = query[0]
+                s_BKRS = _hide(dot("BKRH,BKSH->BKRS", q_BKRH, k_BKSH) * scale, mask_BTS)
+                p_BKRS = jnp.exp(s_BKRS - log_norm_BKR[..., None])
+                dv_BKHS += dot("BKRH,BKRS->BKHS", dout_BKRH, p_BKRS.astype(q_BKRH.dtype))
+                dp_BKRS = dot("BKRH,BKSH->BKRS", dout_BKRH, v_BKSH)
+                ds_BKRS = (p_BKRS * (dp_BKRS - delta_BKR[..., None]) * scale).astype(q_BKRH.dtype)
+                dk_BKHS += dot("BKRH,BKRS->BKHS", q_BKRH, ds_BKRS)
+                return dk_BKHS, dv_BKHS, dq_BKRH + dot("BKRS,BKSH->BKRH", ds_BKRS, k_BKSH)
 
-            many = queries[0].shape[0] > 1 or keys[0].shape[0] > 1
-            dk_BSKH, dv_BSKH, dq_BTKGH = _where_seen(mask_B11TS, add, (*sums, dq_BTKGH), many=many)
-            return (dk_BSKH, dv_BSKH), dq_BTKGH
+            dk_BKHS, dv_BKHS, dq_BKRH = _where_seen(mask_BTS, add, (*sums, dq_BKRH), many=many)
+            return (dk_BKHS, dv_BKHS), dq_BKRH
 
-        zeros = jnp.zeros(k_BSKH.shape, jnp.float32)
-        per_query = (queries, dq_iBTKGH, dout_iBTKGH, delta_iBKGT, log_norm_iBKGT)
-        (dk_BSKH, dv_BSKH), dq_iBTKGH = jax.lax.scan(add_query_block, (zeros, zeros), per_query)
-        return dq_iBTKGH, (dk_BSKH.astype(k_BSKH.dtype), dv_BSKH.astype(v_BSKH.dtype))
+        zeros_BKHS = jnp.zeros(jnp.swapaxes(k_BKSH, 2, 3).shape, jnp.float32)
+        per_query = (queries, dq_iBKRH, dout_iBKRH, delta_iBKR, log_norm_iBKR)
+        (dk_BKHS, dv_BKHS), dq_iBKRH = jax.lax.scan(add_query_block, (zeros_BKHS, zeros_BKHS), per_query)
+        return dq_iBKRH, (dk_BKHS, dv_BKHS)
 
-    dq_iBTKGH, (dk_jBSKH, dv_jBSKH) = jax.lax.scan(one_key_block, dq_iBTKGH, keys)
-    return _join(dq_iBTKGH, 1).astype(q_BTKGH.dtype), _join(dk_jBSKH, 1), _join(dv_jBSKH, 1), None
+    dq_iBKRH = jnp.zeros(queries[0].shape, jnp.float32)
+    dq_iBKRH, (dk_jBKHS, dv_jBKHS) = jax.lax.scan(one_key_block, dq_iBKRH, keys)
+    d_key = lambda x_jBKHS: _join(jnp.swapaxes(x_jBKHS, 3, 4), blocks[1]).astype(k_BSKH.dtype)
+    return _join(dq_iBKRH, blocks[0]).astype(q_BTNH.dtype), d_key(dk_jBKHS), d_key(dv_jBKHS), None
 
 
 _attention.defvjp(_attention_fwd, _attention_bwd)
@@ -155,39 +159,55 @@ def _product(dtype: Any):
 
 
 def _mask(query: tuple, key: tuple) -> jax.Array:
-    """True where a query sees a key, (B,1,1,T,S)."""
+    """True where a query sees a key, (B,T,S)."""
     (q_positions_BT, q_segments_BT), (kv_positions_BS, kv_segments_BS) = query, key
     mask_BTS = q_positions_BT[:, :, None] >= kv_positions_BS[:, None, :]
-    mask_BTS &= q_segments_BT[:, :, None] == kv_segments_BS[:, None, :]
-    return mask_BTS[:, None, None]
+    return mask_BTS & (q_segments_BT[:, :, None] == kv_segments_BS[:, None, :])
 
 
-def _where_seen(mask_B11TS: jax.Array, add: Callable, sums: tuple, *, many: bool) -> tuple:
+def _hide(s_BKRS: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """Scores with MASKED for the keys that a query does not see."""
+    B, K, _, S = s_BKRS.shape
+    s_BKGTS = s_BKRS.reshape(B, K, -1, mask_BTS.shape[1], S)
+    return jnp.where(mask_BTS[:, None, None], s_BKGTS, MASKED).reshape(s_BKRS.shape)
+
+
+def _where_seen(mask_BTS: jax.Array, add: Callable, sums: tuple, *, many: bool) -> tuple:
     """Add a block's part to sums, unless none of its queries sees a key; a row's only block is never empty."""
-    return jax.lax.cond(jnp.any(mask_B11TS), add, lambda sums: sums, sums) if many else add(sums)
+    return jax.lax.cond(jnp.any(mask_BTS), add, lambda sums: sums, sums) if many else add(sums)
 
 
-def _split_blocks(q_BTKGH, k_BSKH, v_BSKH, where: Where, blocks: tuple[int, int]) -> tuple[tuple, tuple]:
+def _blocks_of(q_BTNH, k_BSKH, v_BSKH, where: Where, blocks: tuple[int, int]) -> tuple[tuple, tuple]:
     """Queries (q, positions, segments) and keys (k, v, positions, segments), with the blocks on axis 0."""
     block_q, block_kv = blocks
-    queries = tuple(_split(x, 1, block_q) for x in (q_BTKGH, where.q_positions_BT, where.q_segments_BT))
-    keys = tuple(_split(x, 1, block_kv) for x in (k_BSKH, v_BSKH, where.kv_positions_BS, where.kv_segments_BS))
-    return queries, keys
+    num_kv_heads = k_BSKH.shape[2]
+    ids = lambda x_BT, block: jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, block), 1, 0)
+    queries = (
+        _split(q_BTNH, block_q, num_kv_heads),
+        ids(where.q_positions_BT, block_q),
+        ids(where.q_segments_BT, block_q),
+    )
+    keys = tuple(_split(x_BSKH, block_kv, num_kv_heads) for x_BSKH in (k_BSKH, v_BSKH))
+    return queries, (*keys, ids(where.kv_positions_BS, block_kv), ids(where.kv_segments_BS, block_kv))
 
 
-def _split(x: jax.Array, dim: int, block: int) -> jax.Array:
-    shape = (*x.shape[:dim], x.shape[dim] // block, block, *x.shape[dim + 1 :])
-    return jnp.moveaxis(x.reshape(shape), dim, 0)
+def _split(x_BTNH: jax.Array, block: int, num_kv_heads: int) -> jax.Array:
+    """Blocks of tokens as matrices of one KV head: (i,B,K,R,H)."""
+    B, T, N, H = x_BTNH.shape
+    x_BiTKGH = x_BTNH.reshape(B, T // block, block, num_kv_heads, N // num_kv_heads, H)
+    return x_BiTKGH.transpose(1, 0, 3, 4, 2, 5).reshape(T // block, B, num_kv_heads, -1, H)
 
 
-def _join(x: jax.Array, dim: int) -> jax.Array:
-    x = jnp.moveaxis(x, 0, dim)
-    return x.reshape(*x.shape[:dim], -1, *x.shape[dim + 2 :])
+def _join(x_iBKRH: jax.Array, block: int) -> jax.Array:
+    """Undo `_split`."""
+    i, B, K, R, H = x_iBKRH.shape
+    x_iBKGTH = x_iBKRH.reshape(i, B, K, R // block, block, H)
+    return x_iBKGTH.transpose(1, 0, 4, 2, 3, 5).reshape(B, i * block, K * (R // block), H)
 
 
-def _pad(x: jax.Array, dim: int, block: int, value: int = 0) -> jax.Array:
-    """Fill up a dimension to whole blocks."""
-    missing = math.ceil(x.shape[dim] / block) * block - x.shape[dim]
+def _pad(x: jax.Array, block: int, value: int = 0) -> jax.Array:
+    """Fill up the tokens, on axis 1, to whole blocks."""
+    missing = -x.shape[1] % block
     if not missing:
         return x
-    return jnp.pad(x, [(0, missing if i == dim else 0) for i in range(x.ndim)], constant_values=value)
+    return jnp.pad(x, [(0, missing if dim == 1 else 0) for dim in range(x.ndim)], constant_values=value)
