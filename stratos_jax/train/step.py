@@ -46,6 +46,7 @@ BATCH_DTYPES = {
 TOKENS = P(rules.ROWS, ("context", "tensor"))  # how a step's tokens lie on the devices
 MEAN_DECAY = 0.98  # of the running mean that a spike is measured against
 MICRO_BATCH_TOKENS = 16_384  # of a device, where train.rows_per_device is None
+CPU_MICRO_BATCH_TOKENS = 2_048  # a CPU gains nothing by more, and has to fetch it all from memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def make_train_step(
 
 
 def micro_batch_rows(train: TrainConfig, mesh: Mesh, row_tokens: int) -> int:
-    """Rows that a device walks at once: as configured, or as many as hold MICRO_BATCH_TOKENS, and at least one."""
+    """Rows that a device walks at once: as configured, or as many as make a micro-batch, and at least one."""
     row_ways, token_ways = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["context"]
     pieces = token_ways * mesh.shape["tensor"]
     problems = []
@@ -121,7 +122,8 @@ def micro_batch_rows(train: TrainConfig, mesh: Mesh, row_tokens: int) -> int:
         raise UserError("; ".join(problems), where=f"mesh {dict(mesh.shape)}", do="change train.rows_per_step or mesh")
     if train.rows_per_device:
         return train.rows_per_device
-    most = max(1, MICRO_BATCH_TOKENS * token_ways // row_tokens)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    most = max(1, (CPU_MICRO_BATCH_TOKENS if on_cpu else MICRO_BATCH_TOKENS) * token_ways // row_tokens)
     return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
 
 
