@@ -187,6 +187,7 @@ def _shards(recipe: Recipe, place: Place, progress: Callable[[int, int, str], No
 
 def _train(recipe: Recipe, place: Place, progress: Callable[[int, int, str], None]) -> Manifest:
     from stratos_jax.convert.load import load_hf_params
+    from stratos_jax.evaluate.during import make_sampler
     from stratos_jax.train import loop
 
     return loop.run(
@@ -197,6 +198,13 @@ def _train(recipe: Recipe, place: Place, progress: Callable[[int, int, str], Non
         directory=place.folder("train"),
         load_initial=load_hf_params,
         recipe=recipe,
+        sample=make_sampler(
+            recipe.train,
+            recipe.evaluate,
+            recipe.engine,
+            shards_dir=place.folder("shards"),
+            held_out=_held_out(recipe, place),
+        ),
     )
 
 
@@ -240,15 +248,18 @@ def _hash(folder: pathlib.Path) -> str:
 def _evaluate(recipe: Recipe, place: Place, progress: Callable[[int, int, str], None]) -> Manifest:
     from stratos_jax.evaluate import stage
 
-    held_out = place.folder("curate") / "held_out.jsonl" if recipe.curate is not None else None
     return stage.run(
         recipe.evaluate,
         recipe.engine,
         place.folder("evaluate"),
         model_dir=place.folder("convert") / MODEL,
-        held_out=held_out,
+        held_out=_held_out(recipe, place),
         progress=progress,
     )
+
+
+def _held_out(recipe: Recipe, place: Place) -> pathlib.Path | None:
+    return place.folder("curate") / "held_out.jsonl" if recipe.curate is not None else None
 
 
 BODIES: dict[str, Callable[[Recipe, Place, Callable[[int, int, str], None]], Manifest]] = {

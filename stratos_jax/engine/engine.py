@@ -59,6 +59,10 @@ class Engine:
         decode = functools.partial(_decode, **keys, steps=config.decode_steps)
         self._decode = jax.jit(decode, donate_argnames=("cache", "slots"))
 
+    def replace_weights(self, params: Any) -> None:
+        """Take other weights of the same model, or let them go; what is compiled stays."""
+        self._params = params
+
     def generate(
         self, requests: Iterable[Request], progress: Callable[[int], None] = lambda tokens: None
     ) -> Iterator[Completion]:

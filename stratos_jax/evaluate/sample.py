@@ -66,7 +66,7 @@ def sample_all(
         progress(len(done), len(requests), f"{len(done)} were there already" if done else "")
         if waiting:
             for completion in open_engine(model_dir, engine).generate(waiting.values()):
-                partial.append(_sample(waiting[completion.id], completion, tokenizer))
+                partial.append(sample_of(waiting[completion.id], completion, tokenizer))
                 done.add(completion.id)
                 progress(len(done), len(requests), "")
     order = {r.id: index for index, r in enumerate(requests)}
@@ -135,7 +135,8 @@ def end_ids(model_dir: str | os.PathLike[str]) -> list[int]:
     return sorted(set(found))
 
 
-def _sample(request: Request, completion: Any, tokenizer: Any) -> Sample:
+def sample_of(request: Request, completion: Any, tokenizer: Any) -> Sample:
+    """A completion as it is stored."""
     digest = hashlib.sha256(json.dumps(request.tokens).encode()).hexdigest()
     return Sample(
         id=request.id,

@@ -80,7 +80,7 @@ def grade_samples(tasks: Sequence[Task], config: EvaluateConfig, folder: pathlib
     by_kind: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for sample in samples:
         problem = problem_of[sample.id.split("/", 1)[0], sample.problem_id]
-        by_kind[problem.kind].append(_record(problem, sample))
+        by_kind[problem.kind].append(record_of(problem, sample))
     found = {
         verdict.id: dataclasses.replace(verdict, seconds=0.0)  # the same files, however fast the machine
         for kind, records in by_kind.items()
@@ -144,7 +144,8 @@ def _cells(task: Task) -> dict[tuple[str, ...], list[Problem]]:
     return cells
 
 
-def _record(problem: Problem, sample: Sample) -> dict[str, Any]:
+def record_of(problem: Problem, sample: Sample) -> dict[str, Any]:
+    """What the graders take."""
     record: dict[str, Any] = {"id": sample.id, "response": sample.text}
     if problem.kind == "code":
         return {**record, "tests": problem.tests}

@@ -25,7 +25,9 @@ READERS = ("plan/buffers.py", "plan/hlo.py", "plan/work.py", "plan/program.py")
 PROGRAM = (*STEP, *READERS)  # and what reads it
 REMEDIES = (*PROGRAM, "plan/planner.py", "plan/guess.py")
 SERVING = ("model", "engine", *READERS, "plan/serving.py")
-APART = tuple(f"train/{name}.py" for name in ("display", "feed", "flops", "loop", "metrics", "plots", "task_of_run"))
+APART = tuple(
+    f"train/{name}.py" for name in ("display", "feed", "flops", "loop", "metrics", "plots", "task_of_run", "trial")
+)
 T = TypeVar("T")
 
 

@@ -24,6 +24,7 @@ SURE, HOPELESS = 0.85, 1.15  # of the limit: a guess below it most likely fits, 
 NOT_OF_THE_PROGRAM = (
     *("epochs", "max_steps", "seed", "checkpoint", "log_every_steps", "sinks", "held_out_fraction"),
     *("eval_every_steps", "profile_steps", "on_bad_step", "watchdog_seconds"),
+    *("sample_every_steps", "sample_problems", "sample_max_tokens"),
 )
 Say = Callable[[str], None]
 

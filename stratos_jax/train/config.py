@@ -69,6 +69,9 @@ class TrainConfig:
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()  # besides metrics.jsonl, which is always written
     held_out_fraction: float = 0.0
     eval_every_steps: int | None = None
+    sample_every_steps: int | None = None  # the student answers held-out problems of the recipe's first task
+    sample_problems: int = 32
+    sample_max_tokens: int = 1024
     profile_steps: tuple[int, ...] = ()
     on_bad_step: Literal["stop", "skip"] = "stop"  # a loss or gradient that is not finite, or a spike
     spike_factor: float | None = None  # a loss this many times its running mean is a spike

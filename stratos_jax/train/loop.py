@@ -25,10 +25,10 @@ from stratos_jax.mesh.hosts import Hosts, preflight
 from stratos_jax.model import params as model_params
 from stratos_jax.model.config import Architecture, ModelConfig, architecture_of
 from stratos_jax.shards.loader import Loader
-from stratos_jax.train import flops, lora, metrics, plots, remat, task_of_run
+from stratos_jax.train import flops, lora, metrics, plots, remat, task_of_run, trial
 from stratos_jax.train.config import LoraConfig, TrainConfig
 from stratos_jax.train.display import Display
-from stratos_jax.train.feed import Feed, place
+from stratos_jax.train.feed import Feed
 from stratos_jax.train.state import State, init_state
 from stratos_jax.train.step import Step, make_train_step, micro_batch_rows
 from stratos_jax.types import File, Json, Manifest, UserError, json_hash, to_json
@@ -58,6 +58,7 @@ class Run:
     display: Display
     num_steps: int
     task: dict[str, Json]  # what the run is, for its checkpoints and its manifest
+    sample: trial.Sampler | None  # answers problems with the weights of the moment
 
 
 def run(
@@ -70,6 +71,7 @@ def run(
     load_initial: LoadInitial | None = None,
     hosts: Hosts | None = None,
     recipe: Any = None,
+    sample: trial.Sampler | None = None,
 ) -> Manifest:
     """Train to the end, or raise `Preempted` after saving."""
     hosts, directory = hosts or Hosts(), str(directory)
@@ -79,7 +81,7 @@ def run(
     with Alive(hosts, watchdog_seconds=train.watchdog_seconds, barrier_seconds=mesh.barrier_seconds) as alive:
         alive.phase("preflight", interruptible=True)
         meet(hosts, task, directory, mesh.barrier_seconds)
-        this = prepare(train, mesh, model, shards_dir, directory, hosts, alive, task)
+        this = prepare(train, mesh, model, shards_dir, directory, hosts, alive, task, sample)
         hosts.barrier("prepared", mesh.barrier_seconds)  # the first collective waits only 30 s for a late host
         state, start = restore_or_begin(this, load_initial)
         if hosts.is_primary and recipe is not None:
@@ -121,6 +123,7 @@ def prepare(
     hosts: Hosts,
     alive: Alive,
     task: dict[str, Json],
+    sample: trial.Sampler | None,
 ) -> Run:
     """Open the data, lay out the mesh, build the step."""
     arch = architecture_of(model)
@@ -130,6 +133,8 @@ def prepare(
     if train.held_out_fraction:
         held_out = open_rows(epochs=1.0, held_out_fraction=train.held_out_fraction, held_out=True)
     check_vocabulary(loader, arch, shards_dir)
+    if sample is not None:
+        trial.check_room(arch, model)
     num_steps = min(loader.num_steps, train.max_steps or loader.num_steps)
     axes, shapes = model_params.logical_axes(arch), model_params.abstract_params(arch, model.param_dtype)
     num_slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
@@ -159,6 +164,7 @@ def prepare(
         display=display,
         num_steps=num_steps,
         task=task,
+        sample=sample,
     )
 
 
@@ -243,7 +249,7 @@ def train_steps(this: Run, state: State, start: int) -> State:
         grace_seconds=train.checkpoint.grace_seconds,
         warn=this.display.say,
     )
-    saved = start
+    saved, gather = start, trial.make_gather(train.lora, this.model.compute_dtype, this.mesh)
 
     def record(records: list[metrics.Record]) -> None:
         for one in records:
@@ -255,13 +261,23 @@ def train_steps(this: Run, state: State, start: int) -> State:
             if warning:
                 this.display.say(warning)
 
-    def evaluate(step: int) -> None:
+    def evaluate(step: int, held_out: Loader) -> None:
         record(recorder.drain())
         alive.phase("held-out loss")
-        result = {"step": step, **held_out_loss(this, state)}
+        result = {"step": step, **trial.held_out_loss(held_out, this.step, state)}
         if sinks is not None:
             sinks.write(result)
         this.display.say(f"step {step}: held-out loss {result['held_out_loss']:.4f}")
+        recorder.restart_clock()
+
+    def answer(step: int, sample: trial.Sampler) -> None:
+        record(recorder.drain())
+        alive.phase("sampled evaluation")
+        result = {"step": step, **trial.answers(gather(state), this.arch, sample, this.hosts, train.watchdog_seconds)}
+        if sinks is not None:
+            sinks.write(result)
+            told = ", ".join(f"{name.removeprefix('sampled_')} {value:.3g}" for name, value in result.items())
+            this.display.say(f"held-out problems: {told}")
         recorder.restart_clock()
 
     def save(step: int) -> None:
@@ -284,7 +300,9 @@ def train_steps(this: Run, state: State, start: int) -> State:
                 if this.held_out is not None and (
                     done == this.num_steps or (train.eval_every_steps and done % train.eval_every_steps == 0)
                 ):
-                    evaluate(done)
+                    evaluate(done, this.held_out)
+                if this.sample is not None and train.sample_every_steps and done % train.sample_every_steps == 0:
+                    answer(done, this.sample)
                 stop = alive.should_stop(done)
                 if done % train.checkpoint.every_steps == 0 or done == this.num_steps or stop:
                     save(done)
@@ -315,19 +333,6 @@ def write_adapters(this: Run, state: State, config: LoraConfig) -> None:
     adapters = jax.device_get(jax.jit(lambda tree: tree, out_shardings=everywhere)(state["params"]))
     if this.hosts.is_primary:
         lora.export_peft(adapters, this.arch, config, this.scratch / "adapter", this.model.source)
-
-
-def held_out_loss(this: Run, state: State) -> metrics.Record:
-    """Mean token loss over the rows that are not trained on."""
-    assert this.held_out is not None
-    total = weight = ended = 0.0
-    for index in range(this.held_out.num_steps):
-        batch = place(this.held_out, index, this.step.batch_shardings)
-        found = {name: float(value) for name, value in this.step.evaluate(state, batch).items()}
-        total += found["loss"] * found["weight"]
-        ended += found["end_probability"] * found["weight"]
-        weight += found["weight"]
-    return {"held_out_loss": total / weight, "held_out_end_probability": ended / weight}
 
 
 def rates_of(this: Run) -> metrics.Rates:

@@ -26,6 +26,9 @@ def describe(train: TrainConfig, model: ModelConfig, shards_dir: str | pathlib.P
         "profile_steps",
         "watchdog_seconds",
         "sinks",
+        "sample_every_steps",
+        "sample_problems",
+        "sample_max_tokens",
     ):
         config.pop(machine)
     return {"train": config, "model": to_json(model), "shards": shards.content_hash()}

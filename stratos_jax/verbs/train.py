@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from stratos_jax import recipe as recipes
     from stratos_jax import store
     from stratos_jax.convert.load import load_hf_params
+    from stratos_jax.evaluate.during import make_sampler
     from stratos_jax.mesh import hosts as mesh_hosts
 
     recipe, _ = recipes.load(args.config, args.overrides)
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from stratos_jax.train import loop
 
     shards = args.shards or store.join(args.dir, "shards")
+    held_out = store.join(args.dir, "curate", "held_out.jsonl") if recipe.curate is not None else None
     body = lambda: loop.run(
         recipe.train,
         recipe.mesh,
@@ -41,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         load_initial=load_hf_params,
         hosts=hosts,
         recipe=recipe,
+        sample=make_sampler(recipe.train, recipe.evaluate, recipe.engine, shards_dir=shards, held_out=held_out),
     )
     manifest = mesh_hosts.guard(hosts, body, early=loop.Preempted)
     if args.json and hosts.is_primary:

@@ -13,7 +13,7 @@ from stratos_jax.mesh.rules import AXES
 from stratos_jax.model.config import architecture_of
 from stratos_jax.model.forward import forward, logits
 from stratos_jax.train.state import init_state
-from stratos_jax.train.step import make_train_step
+from stratos_jax.train.step import make_train_step, micro_batch_rows
 from stratos_jax.types import UserError
 
 ARCH = architecture_of(training.model_config())
@@ -80,6 +80,12 @@ def test_any_other_mesh_gives_what_one_device_gives(shape):
 def test_tokens_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match=r"rows of 30 tokens are not a multiple of context x tensor = 4"):
         run({name: value[:, :30] for name, value in training.random_batch().items()}, (1, 1, 2, 2))
+
+
+def test_a_cpu_walks_as_many_rows_at_once_as_its_cache_likes():
+    mesh = layout.make_mesh(dict.fromkeys(AXES, 1), jax.devices()[:1])
+    rows = lambda tokens, **changes: micro_batch_rows(training.train_config(**changes), mesh, tokens)
+    assert [rows(512), rows(2048), rows(16_384), rows(64)] == [4, 1, 1, 8] and rows(512, rows_per_device=8) == 8
 
 
 @pytest.mark.parametrize("rows", [1, 4])

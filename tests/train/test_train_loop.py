@@ -9,10 +9,13 @@ import pytest
 import training
 
 from stratos_jax import checkpoint, store
+from stratos_jax.engine.config import EngineConfig
+from stratos_jax.evaluate.config import EvaluateConfig, TaskConfig
+from stratos_jax.evaluate.during import make_sampler
 from stratos_jax.mesh.alive import Alive
 from stratos_jax.mesh.config import MeshConfig
 from stratos_jax.shards import loader as shards_loader
-from stratos_jax.train import loop
+from stratos_jax.train import loop, trial
 from stratos_jax.train.config import CheckpointConfig, LoraConfig, OptimizerConfig
 from stratos_jax.types import UserError
 
@@ -217,3 +220,44 @@ def test_a_lora_run_ends_with_an_adapter_folder_and_a_merged_network(shards, tmp
     assert checkpoint.steps(tmp_path / "merged") == [6]
     lines = [r for r in records(tmp_path) if "loss" in r]
     assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_the_student_answers_problems_while_it_trains(shards, straight, tmp_path):
+    problems = [{"id": str(i), "question": f"{i} + {i}?", "kind": "math", "gold": str(2 * i)} for i in range(5)]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(json.dumps({"source": "test", **p}) + "\n" for p in problems))
+    asked = {"sample_every_steps": 3, "sample_problems": 3, "sample_max_tokens": 8}
+    engine = EngineConfig(batch_size=4, cache_dtype="float32", compute_dtype="float32")
+    task = TaskConfig(path=str(held_out), protocol="bare")
+    sample = make_sampler(settings(**asked), EvaluateConfig(tasks=(task,)), engine, shards_dir=shards, held_out=None)
+    assert sample is not None
+    seen = []
+
+    def watched(params, arch):
+        seen.append(jax.device_get(params))
+        return sample(params, arch)
+
+    loop.run(
+        settings(**asked), MESH, training.model_config(), shards_dir=shards, directory=tmp_path / "run", sample=watched
+    )
+    found = [r for r in records(tmp_path / "run") if "sampled_accuracy" in r]
+    assert [r["step"] for r in found] == [3, 6] and all(0 < r["sampled_tokens"] <= 8 for r in found)
+    losses = lambda folder: [r["loss"] for r in records(folder) if "loss" in r]
+    assert losses(tmp_path / "run") == losses(straight)  # training knows nothing of it
+    reader = checkpoint.LeafReader(tmp_path / "run" / "checkpoints", 6)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(seen[1]):
+        name = "/".join(["params", *(str(k.key) for k in path)])
+        np.testing.assert_array_equal(leaf, reader.read(name))
+
+
+def test_a_student_too_large_to_be_sampled_while_it_trains_is_refused(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "SAMPLING_BYTES", 1000)
+    with pytest.raises(UserError, match="too large to be sampled while it trains"):
+        loop.run(
+            settings(),
+            MESH,
+            training.model_config(),
+            shards_dir=shards,
+            directory=tmp_path,
+            sample=lambda params, arch: {},
+        )
