@@ -273,11 +273,11 @@ def train_steps(this: Run, state: State, start: int) -> State:
     def answer(step: int, sample: trial.Sampler) -> None:
         record(recorder.drain())
         alive.phase("sampled evaluation")
-        result = {"step": step, **trial.answers(gather(state), this.arch, sample, this.hosts, train.watchdog_seconds)}
+        found = trial.answers(gather(state), this.arch, sample, this.hosts, train.watchdog_seconds)
         if sinks is not None:
-            sinks.write(result)
-            told = ", ".join(f"{name.removeprefix('sampled_')} {value:.3g}" for name, value in result.items())
-            this.display.say(f"held-out problems: {told}")
+            sinks.write({"step": step, **found})
+            told = ", ".join(f"{name.removeprefix('sampled_')} {value:.3g}" for name, value in found.items())
+            this.display.say(f"step {step}: problems asked: {told}")
         recorder.restart_clock()
 
     def save(step: int) -> None:
