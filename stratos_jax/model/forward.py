@@ -5,7 +5,7 @@ next cache); `logits` is a step of its own, so that a loss may take it a chunk a
 kept for the backward pass (`remat`) and where activations live (`constrain`, `sharding`); the model names logical axes.
 
 Names for `jax.checkpoint_policies.save_only_these_names`: layer_input, query, key, value, attention_context (output and
-normalizer of the kernel), attended, mlp_gate, mlp_up.
+normalizer of the kernel), mlp_gate, mlp_up.
 
 Shapes: B rows, T tokens, D hidden, V vocabulary, L layers, N query heads, K key/value heads, H head size.
 """

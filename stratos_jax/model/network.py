@@ -153,7 +153,7 @@ class DecoderLayer(nnx.Module):
             attended_BTD, cache = self.attention(
                 constrain(self.attention_norm(x_BTD), INWARD), rotate, attend, constrain
             )
-            x_BTD = constrain(x_BTD + checkpoint_name(attended_BTD, "attended"), HIDDEN)
+            x_BTD = constrain(x_BTD + attended_BTD, HIDDEN)
         with jax.named_scope("mlp"):
             x_BTD = constrain(x_BTD + self.mlp(constrain(self.mlp_norm(x_BTD), INWARD), constrain), HIDDEN)
         return x_BTD, cache

@@ -38,7 +38,7 @@ def kept_bytes(arch: Architecture, remat: str, tokens: float, tensor: int = 1) -
     qkv = (arch.num_heads + 2 * arch.num_kv_heads) * arch.head_dim
     numbers = {  # per token
         **{"offload": 0, "offload_context": heads, "full": D, "context": D + heads, "context_qkv": D + heads + qkv},
-        **{"dots": 2 * D + heads + qkv + 2 * F, "none": 8 * D + 4 * heads + 2 * qkv + 5 * F},
+        **{"dots": D + heads + qkv + 2 * F, "none": 8 * D + 4 * heads + 2 * qkv + 5 * F},
     }
     return 2 * tokens * arch.num_layers * numbers.get(remat, D) / tensor
 

@@ -31,7 +31,7 @@ POLICIES: dict[str, Callable | None] = {
     "offload_context": _offload("layer_input", "attention_context"),
     "context": _keep("attention_context"),
     "context_qkv": _keep("attention_context", "query", "key", "value"),
-    "dots": _keep("attention_context", "attended", "query", "key", "value", "mlp_gate", "mlp_up"),
+    "dots": _keep("attention_context", "query", "key", "value", "mlp_gate", "mlp_up"),
     "none": None,
 }
 
@@ -54,7 +54,7 @@ def choose(arch: Architecture, *, tokens: int, state_bytes: int, memory_bytes: i
     qkv = (arch.num_heads + 2 * arch.num_kv_heads) * arch.head_dim
     kept = {  # numbers per token and layer
         "none": 8 * D + 4 * heads + 2 * qkv + 5 * F,
-        "dots": 2 * D + heads + qkv + 2 * F,
+        "dots": D + heads + qkv + 2 * F,
         "context_qkv": D + heads + qkv,
         "context": D + heads,
         "full": D,
