@@ -3,7 +3,7 @@
 What is known of the recipe stands in r1_distill_qwen_1_5b.py.
 
 Command:  stratos run configs/r1_distill_llama_8b.py 'shards.sources=[{"path": "gs://BUCKET/r1_800k"}]'
-Chips:    v6e:4x8 (32 chips), 15.7 s a step by `stratos plan`
+Chips:    v6e:4x8 (32 chips), 15.0 s a step by `stratos plan`
 Scores:   AIME24 50.4, MATH500 89.1, GPQA-Diamond 49.0 (DeepSeek, mean of 64 samples, temperature 0.6).
 """
 

@@ -1,7 +1,7 @@
 """s1-32B: Qwen2.5-32B-Instruct on 1,000 chosen traces, five epochs.
 
 Command:  stratos run configs/s1_32b.py launch.bucket=gs://BUCKET/s1
-Chips:    v5p:4x4x4 (64 chips), 0.8 hours, $223 by `stratos plan`
+Chips:    v5p:4x4x4 (64 chips), 0.7 hours, $188 by `stratos plan`
 Original: 16 x H100 with FSDP, 5,269 s; batch 16, AdamW betas 0.9 and 0.95, weight decay 1e-4, warm-up 0.05.
 
 Sixteen rows on 64 chips: the mesh splits each row over four of them.

@@ -2,7 +2,7 @@
 
 Command:  stratos run configs/stratos_7b.py launch.bucket=gs://BUCKET/stratos_7b
 Needs:    DEEPSEEK_API_KEY, and the problems as JSONL under data/ (docs/stratos_7b.md says how they are made)
-Chips:    v6e:4x4 (16 chips), 2.5 hours, $109 by `stratos plan`
+Chips:    v6e:4x4 (16 chips), 2.4 hours, $105 by `stratos plan`
 Scores:   AIME24 20.0, MATH500 82.0, GPQA-Diamond 37.8, LiveCodeBench v2 36.1 (the model's card).
 Original: 1.5 hours and about $800 of R1 for 17k rows of about 40,800 questions; 8 x H100, 7 h.
 

@@ -1,7 +1,7 @@
 """Bespoke-Stratos-7B from the published 17k rows: Qwen2.5-7B-Instruct, full fine-tuning, the original hyper-parameters.
 
 Command:  stratos run configs/stratos_7b_17k.py launch.bucket=gs://BUCKET/stratos_7b
-Chips:    v6e:4x4 (16 chips), 2.5 hours, $109 by `stratos plan`
+Chips:    v6e:4x4 (16 chips), 2.4 hours, $105 by `stratos plan`
 Scores:   AIME24 20.0, MATH500 82.0, GPQA-Diamond 37.8, LiveCodeBench v2 36.1 (the model's card); a five-seed
           measurement by others gave 22.7, 79.6, 38.9, 35.8, so AIME24 is good to about 5 points.
 Original: 8 x H100, 7 h.
