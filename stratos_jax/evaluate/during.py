@@ -5,15 +5,16 @@ metrics. One engine serves the whole run: it is compiled once.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
-from stratos_jax import grading, store
+from stratos_jax import store
 from stratos_jax.engine.config import EngineConfig
 from stratos_jax.evaluate.config import EvaluateConfig
 from stratos_jax.evaluate.sample import load_tasks, requests_of, sample_of
-from stratos_jax.evaluate.stage import record_of
+from stratos_jax.evaluate.stage import grade_pairs
 from stratos_jax.train.config import TrainConfig
 from stratos_jax.types import UserError
 
@@ -31,36 +32,29 @@ def make_sampler(
         return None
     if not config.tasks:
         raise UserError("train.sample_every_steps needs a task", where="evaluate.tasks", got="none")
-    first = dataclasses.replace(config.tasks[0], max_problems=train.sample_problems)
+    first = config.tasks[0]
+    sampling = dataclasses.replace(first.sampling or config.sampling, max_tokens=train.sample_max_tokens, samples=1)
+    first = dataclasses.replace(first, max_problems=train.sample_problems, sampling=sampling)
     task = load_tasks(dataclasses.replace(config, tasks=(first,)), held_out)[0]
-    sampling = dataclasses.replace(
-        first.sampling or config.sampling, max_tokens=train.sample_max_tokens, samples=1, stop_ids=()
-    )
-    task = dataclasses.replace(task, config=dataclasses.replace(first, sampling=sampling))
-    engines: list[Any] = []
+    problem_of = {problem.id: problem for problem in task.problems}
 
-    def sample(params: Any, arch: Any) -> dict[str, float]:
+    @functools.cache
+    def opened(arch: Any) -> tuple[Any, Any, dict[str, Any]]:
         from stratos_jax.engine.engine import Engine
         from stratos_jax.model.chat import stop_ids
         from stratos_jax.model.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(store.join(shards_dir, "tokenizer"))
-        if not engines:
-            engines.append(Engine(params, arch, engine_config, stop_ids(tokenizer)))
-        engines[0].replace_weights(params)
         requests = {request.id: request for request in requests_of(task, sampling, tokenizer)}
-        samples = [sample_of(requests[c.id], c, tokenizer) for c in engines[0].generate(requests.values())]
-        engines[0].replace_weights(None)  # the step needs the memory
-        problem_of = {problem.id: problem for problem in task.problems}
-        by_kind: dict[str, list[dict[str, Any]]] = {}
-        for one in samples:
-            problem = problem_of[one.problem_id]
-            by_kind.setdefault(problem.kind, []).append(record_of(problem, one))
-        outcomes = [
-            verdict.outcome
-            for kind, records in by_kind.items()
-            for verdict in grading.grade(kind, records, config.grading, config.grading_workers)
-        ]
+        return Engine(None, arch, engine_config, stop_ids(tokenizer)), tokenizer, requests
+
+    def sample(params: Any, arch: Any) -> dict[str, float]:
+        engine, tokenizer, requests = opened(arch)
+        engine.replace_weights(params)
+        samples = [sample_of(requests[c.id], c, tokenizer) for c in engine.generate(requests.values())]
+        engine.replace_weights(None)  # the step needs the memory
+        verdicts = grade_pairs([(problem_of[one.problem_id], one) for one in samples], config)
+        outcomes = [verdict.outcome for verdict in verdicts]
         return {
             "sampled_accuracy": outcomes.count("right") / len(samples),
             "sampled_unknown": outcomes.count("unknown") / len(samples),

@@ -77,18 +77,24 @@ def grade_samples(tasks: Sequence[Task], config: EvaluateConfig, folder: pathlib
     """A verdict on every stored sample, in their order; written to `verdicts.jsonl`."""
     problem_of = {(task.config.name, p.id): p for task in tasks for p in task.problems}
     samples = read_samples(folder)
+    pairs = [(problem_of[sample.id.split("/", 1)[0], sample.problem_id], sample) for sample in samples]
+    # Without seconds: the same files, however fast the machine.
+    verdicts = [dataclasses.replace(verdict, seconds=0.0) for verdict in grade_pairs(pairs, config)]
+    store.jsonl.write_jsonl(folder / VERDICTS, verdicts)
+    return verdicts
+
+
+def grade_pairs(pairs: Sequence[tuple[Problem, Sample]], config: EvaluateConfig) -> list[Verdict]:
+    """A verdict on every sample, in their order."""
     by_kind: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
-    for sample in samples:
-        problem = problem_of[sample.id.split("/", 1)[0], sample.problem_id]
-        by_kind[problem.kind].append(record_of(problem, sample))
+    for problem, sample in pairs:
+        by_kind[problem.kind].append(_record(problem, sample))
     found = {
-        verdict.id: dataclasses.replace(verdict, seconds=0.0)  # the same files, however fast the machine
+        verdict.id: verdict
         for kind, records in by_kind.items()
         for verdict in grading.grade(kind, records, config.grading, config.grading_workers)
     }
-    verdicts = [found[sample.id] for sample in samples]
-    store.jsonl.write_jsonl(folder / VERDICTS, verdicts)
-    return verdicts
+    return [found[sample.id] for _, sample in pairs]
 
 
 def make_report(
@@ -144,8 +150,7 @@ def _cells(task: Task) -> dict[tuple[str, ...], list[Problem]]:
     return cells
 
 
-def record_of(problem: Problem, sample: Sample) -> dict[str, Any]:
-    """What the graders take."""
+def _record(problem: Problem, sample: Sample) -> dict[str, Any]:
     record: dict[str, Any] = {"id": sample.id, "response": sample.text}
     if problem.kind == "code":
         return {**record, "tests": problem.tests}

@@ -37,7 +37,7 @@ def einsum(spec: str, x: jax.Array, weight: jax.Array) -> jax.Array:
     """A product in the activation's number format; the weight is cast where it is used."""
     weight = weight.astype(x.dtype)
     if target_platform() == "cpu":
-        return _einsum_on_cpu(spec, x, weight)  # pyright: ignore[reportReturnType]
+        return _einsum_on_cpu(spec, x, weight)  # pyright: ignore[reportReturnType] custom_vjp hides what it returns
     return jnp.einsum(spec, x, weight, precision=precision_of(x.dtype))
 
 
