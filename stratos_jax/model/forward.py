@@ -5,7 +5,7 @@ next cache); `logits` is a step of its own, so that a loss may take it a chunk a
 kept for the backward pass (`remat`) and where activations live (`constrain`, `sharding`); the model names logical axes.
 
 Names for `jax.checkpoint_policies.save_only_these_names`: layer_input, query, key, value, attention_context (output and
-normalizer of the kernel), mlp_gate, mlp_up.
+normalizer of the kernel), mlp_gate, mlp_up; on a CPU also attention_out.
 
 Shapes: B rows, T tokens, D hidden, V vocabulary, L layers, N query heads, K key/value heads, H head size.
 """
@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from stratos_jax.model import on_cpu
 from stratos_jax.model.attention import AttentionSharding
 from stratos_jax.model.attention import attend as default_attend
 from stratos_jax.model.config import Architecture, Implementation
 from stratos_jax.model.network import HIDDEN, LOGITS, Constrain, DecoderLayer, RMSNorm, einsum
+from stratos_jax.model.platform import target_platform
 from stratos_jax.model.rope import make_rotate
 
 keep: Callable = lambda x, *_: x
@@ -56,11 +58,13 @@ def forward(
     rotate = make_rotate(arch, positions_BT)
     graph, _ = nnx.split(nnx.eval_shape(lambda: DecoderLayer(arch, jax.random.key(0), "float32")))
     scale = arch.head_dim**-0.5
+    carried = on_cpu.STACKED if target_platform() == "cpu" else dtype
     if attend is None:
         attend = functools.partial(default_attend, implementation=attention, sharding=sharding)
 
     def run_layer(carry: tuple, layer: tuple) -> tuple:
         x_BTD, cache = carry
+        x_BTD = x_BTD.astype(dtype)
         index, layer_params = layer
         if cache is None:
             where = {"q_positions": positions_BT, "kv_positions": positions_BT}
@@ -69,11 +73,13 @@ def forward(
         else:
             tokens = {"positions_BT": positions_BT, "segments_BT": segments_BT}
             attend_layer = lambda q, k, v: cache.attend(index, q, k, v, **tokens, scale=scale, attend=attend)
-        return nnx.merge(graph, fetch(layer_params))(x_BTD, rotate, attend_layer, constrain), None
+        x_BTD, cache = nnx.merge(graph, fetch(layer_params))(x_BTD, rotate, attend_layer, constrain)
+        return (x_BTD.astype(carried), cache), None
 
     body = run_layer if remat is None else jax.checkpoint(run_layer, policy=remat, prevent_cse=False)
     layers = (jnp.arange(arch.num_layers), params["layers"])
-    (x_BTD, cache), _ = jax.lax.scan(body, (x_BTD, cache), layers)
+    (x_BTD, cache), _ = jax.lax.scan(body, (x_BTD.astype(carried), cache), layers)
+    x_BTD = x_BTD.astype(dtype)
     if cache is not None:
         cache = cache.advance(positions_BT, segments_BT)
     return _final_norm(params, arch, x_BTD), cache

@@ -6,7 +6,6 @@ In: activations, rotary angles and an attention function. Out: activations. Whoe
 Shapes: B rows, T tokens, D hidden, N query heads, K key/value heads, H head size, F MLP width, V vocabulary.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from stratos_jax.model.attention import target_platform
+from stratos_jax.model import on_cpu
 from stratos_jax.model.config import Architecture
+from stratos_jax.model.platform import target_platform
 
 Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]  # pins an activation's logical axes to the mesh
 HIDDEN = ("batch", "sequence", "embed")
@@ -35,42 +35,24 @@ def precision_of(dtype: Any) -> jax.lax.Precision:
 
 def einsum(spec: str, x: jax.Array, weight: jax.Array) -> jax.Array:
     """A product in the activation's number format; the weight is cast where it is used."""
-    weight = weight.astype(x.dtype)
     if target_platform() == "cpu":
-        return _einsum_on_cpu(spec, x, weight)  # pyright: ignore[reportReturnType] custom_vjp hides what it returns
-    return jnp.einsum(spec, x, weight, precision=precision_of(x.dtype))
+        return on_cpu.einsum(spec, x, weight)  # pyright: ignore[reportReturnType] custom_vjp hides what it returns
+    return jnp.einsum(spec, x, weight.astype(x.dtype), precision=precision_of(x.dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _einsum_on_cpu(spec: str, x: jax.Array, weight: jax.Array):
-    return jnp.einsum(spec, x, weight, precision=precision_of(x.dtype))
+def keep(x: jax.Array, name: str) -> jax.Array:
+    """`x` under a name by which a remat policy may keep it for the backward pass."""
+    if target_platform() == "cpu":
+        return on_cpu.keep(x, name)  # pyright: ignore[reportReturnType] custom_vjp hides what it returns
+    return checkpoint_name(x, name)
 
 
-def _einsum_on_cpu_bwd(spec: str, saved: tuple, d_out: jax.Array):
-    x, weight = saved
-    x_axes, weight_axes, out_axes = spec.replace("->", ",").split(",")
-    precision = precision_of(x.dtype)
-    d_x = jnp.einsum(f"{out_axes},{weight_axes}->{x_axes}", d_out, weight, precision=precision)
-    return d_x, sum_over_tokens(f"{x_axes},{out_axes}->{weight_axes}", x, d_out, precision=precision)
-
-
-_einsum_on_cpu.defvjp(lambda spec, x, weight: (_einsum_on_cpu(spec, x, weight), (x, weight)), _einsum_on_cpu_bwd)
-
-
-def sum_over_tokens(spec: str, a: jax.Array, b: jax.Array, **kwargs: Any) -> jax.Array:
-    """A weight's gradient: a product of two activations that sums over their tokens.
-
-    For that, XLA on a CPU turns the first one on its side, slowly and with all that computes it, and goes by the order
-    of the result's axes to choose the first. So the smaller one is named first, and the result turned behind a fence.
-    """
-    if target_platform() != "cpu":
-        return jnp.einsum(spec, a, b, **kwargs)
-    a_axes, b_axes, out_axes = spec.replace("->", ",").split(",")
-    if a.size > b.size:
-        a, b, a_axes, b_axes = b, a, b_axes, a_axes
-    order = "".join(axis for axis in a_axes + b_axes if axis in out_axes)
-    product = jax.lax.optimization_barrier(jnp.einsum(f"{a_axes},{b_axes}->{order}", a, b, **kwargs))
-    return jnp.einsum(f"{order}->{out_axes}", product)
+def to_tokens(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """A bias or scale in the format of activations, ready to be added to them or multiplied."""
+    vector = vector.astype(x.dtype)
+    if target_platform() == "cpu":
+        return on_cpu.to_tokens(vector, x.shape)  # pyright: ignore[reportReturnType] as above
+    return vector
 
 
 class RMSNorm(nnx.Module):
@@ -84,7 +66,7 @@ class RMSNorm(nnx.Module):
         wide_BTD = x_BTD.astype(jnp.float32)
         square_BT1 = jnp.mean(jnp.square(wide_BTD), axis=-1, keepdims=True)
         normed_BTD = wide_BTD * jax.lax.rsqrt(square_BT1 + self.eps)
-        return self.scale[...].astype(x_BTD.dtype) * normed_BTD.astype(x_BTD.dtype)
+        return to_tokens(self.scale[...], x_BTD) * normed_BTD.astype(x_BTD.dtype)
 
 
 class Attention(nnx.Module):
@@ -105,19 +87,25 @@ class Attention(nnx.Module):
             self.v_bias = nnx.Param(jnp.zeros((K, H), dtype), axes=("kv_heads", "head_dim"))
 
     def __call__(self, x_BTD: jax.Array, rotate: Callable, attend: Callable, constrain: Constrain) -> tuple:
-        q_BTNH = einsum("BTD,DNH->BTNH", x_BTD, self.q[...])
-        k_BTKH = einsum("BTD,DKH->BTKH", x_BTD, self.k[...])
-        v_BTKH = einsum("BTD,DKH->BTKH", x_BTD, self.v[...])
+        if target_platform() == "cpu":
+            q_BTNH, k_BTKH, v_BTKH = on_cpu.heads(x_BTD, self.q[...], self.k[...], self.v[...])
+        else:
+            q_BTNH = einsum("BTD,DNH->BTNH", x_BTD, self.q[...])
+            k_BTKH = einsum("BTD,DKH->BTKH", x_BTD, self.k[...])
+            v_BTKH = einsum("BTD,DKH->BTKH", x_BTD, self.v[...])
         if self.qkv_bias:
-            q_BTNH += self.q_bias[...].astype(x_BTD.dtype)
-            k_BTKH += self.k_bias[...].astype(x_BTD.dtype)
-            v_BTKH += self.v_bias[...].astype(x_BTD.dtype)
-        q_BTNH = checkpoint_name(constrain(rotate(q_BTNH), HEADS), "query")
-        k_BTKH = checkpoint_name(constrain(rotate(k_BTKH), KV_HEADS), "key")
-        v_BTKH = checkpoint_name(constrain(v_BTKH, KV_HEADS), "value")
+            q_BTNH += to_tokens(self.q_bias[...], q_BTNH)
+            k_BTKH += to_tokens(self.k_bias[...], k_BTKH)
+            v_BTKH += to_tokens(self.v_bias[...], v_BTKH)
+        q_BTNH = keep(constrain(rotate(q_BTNH), HEADS), "query")
+        k_BTKH = keep(constrain(rotate(k_BTKH), KV_HEADS), "key")
+        v_BTKH = keep(constrain(v_BTKH, KV_HEADS), "value")
         out_BTNH, cache = attend(q_BTNH, k_BTKH, v_BTKH)
         out_BTNH = constrain(out_BTNH, HEADS)
-        return constrain(einsum("BTNH,NHD->BTD", out_BTNH, self.o[...]), OUTWARD), cache
+        out_BTD = einsum("BTNH,NHD->BTD", out_BTNH, self.o[...])
+        if target_platform() == "cpu":  # elsewhere a product is cheaper than what it takes to keep it
+            out_BTD = keep(out_BTD, "attention_out")
+        return constrain(out_BTD, OUTWARD), cache
 
 
 class Mlp(nnx.Module):
@@ -132,8 +120,11 @@ class Mlp(nnx.Module):
         self.down = nnx.Param(draw(down_key, F, D), axes=("mlp", "embed"))
 
     def __call__(self, x_BTD: jax.Array, constrain: Constrain) -> jax.Array:
-        gate_BTF = checkpoint_name(constrain(einsum("BTD,DF->BTF", x_BTD, self.gate[...]), MLP), "mlp_gate")
-        up_BTF = checkpoint_name(constrain(einsum("BTD,DF->BTF", x_BTD, self.up[...]), MLP), "mlp_up")
+        if target_platform() == "cpu":
+            out_BTD = on_cpu.swiglu(x_BTD, self.gate[...], self.up[...], self.down[...])
+            return constrain(out_BTD, OUTWARD)  # pyright: ignore[reportArgumentType] custom_vjp hides what it returns
+        gate_BTF = keep(constrain(einsum("BTD,DF->BTF", x_BTD, self.gate[...]), MLP), "mlp_gate")
+        up_BTF = keep(constrain(einsum("BTD,DF->BTF", x_BTD, self.up[...]), MLP), "mlp_up")
         return constrain(einsum("BTF,FD->BTD", jax.nn.silu(gate_BTF) * up_BTF, self.down[...]), OUTWARD)
 
 
@@ -148,7 +139,7 @@ class DecoderLayer(nnx.Module):
         self.mlp = Mlp(arch, mlp_key, dtype)
 
     def __call__(self, x_BTD: jax.Array, rotate: Callable, attend: Callable, constrain: Constrain) -> tuple:
-        x_BTD = checkpoint_name(x_BTD, "layer_input")
+        x_BTD = keep(x_BTD, "layer_input")
         with jax.named_scope("attention"):
             attended_BTD, cache = self.attention(
                 constrain(self.attention_norm(x_BTD), INWARD), rotate, attend, constrain

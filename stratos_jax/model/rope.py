@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stratos_jax.model.attention import target_platform
 from stratos_jax.model.config import Architecture
+from stratos_jax.model.platform import target_platform
 
 
 def frequencies(arch: Architecture) -> np.ndarray:

@@ -25,14 +25,14 @@ def _whole(leaf: Any, spec: Any, dtype: Any, stay_split: Sequence[str]) -> Any:
         return whole(leaf, spec, dtype, stay_split)
     if isinstance(leaf, Packed):  # travels as it is, and is unpacked where it is used
         return unpack(Packed(*(_gathered(part, own, stay_split) for part, own in zip(leaf, spec))), dtype)
-    return _gathered(leaf.astype(dtype), spec, stay_split)
+    return _gathered(leaf, spec, stay_split, dtype)
 
 
-def _gathered(leaf: jax.Array, spec: P, stay_split: Sequence[str]) -> jax.Array:
+def _gathered(leaf: jax.Array, spec: P, stay_split: Sequence[str], dtype: Any = None) -> jax.Array:
     for dim, entry in enumerate(spec):
         names = tuple(name for name in rules.names_in(P(entry)) if name not in stay_split)
-        if names:
-            leaf = jax.lax.all_gather(leaf, names, axis=dim, tiled=True)
+        if names and jax.lax.axis_size(names) > 1:
+            leaf = jax.lax.all_gather(leaf.astype(dtype or leaf.dtype), names, axis=dim, tiled=True)
     return leaf
 
 
@@ -46,6 +46,6 @@ def finish_reduction(grads: Any, specs: Any, axes: Sequence[str]) -> Any:
 
     def reduce(grad: jax.Array, spec: P) -> jax.Array:
         rest = tuple(axis for axis in axes if axis not in rules.names_in(spec))
-        return jax.lax.psum(grad, rest) if rest else grad
+        return jax.lax.psum(grad, rest) if rest and jax.lax.axis_size(rest) > 1 else grad
 
     return jax.tree.map(reduce, grads, specs)

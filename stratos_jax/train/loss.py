@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from stratos_jax.model.network import precision_of, sum_over_tokens
+from stratos_jax.model.on_cpu import product, sum_over_tokens
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -70,9 +70,7 @@ def _walk(hidden_ND, head_VD, targets_N, weights_N, chunk, *, with_grads):
 
 def _chunk(hidden_CD, targets_C, weights_C, head_VD, d_head_VD, *, with_grads):
     """Losses of one chunk; its part of the hidden states' gradient, and the head's gradient with its part added."""
-    exact = {"precision": precision_of(hidden_CD.dtype), "preferred_element_type": jnp.float32}
-    dot = functools.partial(jnp.einsum, **exact)
-    logits_CV = dot("CD,VD->CV", hidden_CD, head_VD)
+    logits_CV = product("CD,VD->CV", hidden_CD, head_VD)
     top_C1 = jnp.max(logits_CV, axis=-1, keepdims=True)
     exp_CV = jnp.exp(logits_CV - top_C1)
     total_C1 = jnp.sum(exp_CV, axis=-1, keepdims=True)
@@ -83,8 +81,8 @@ def _chunk(hidden_CD, targets_C, weights_C, head_VD, d_head_VD, *, with_grads):
         return losses_C, None, None
     d_logits_CV = (exp_CV / total_C1 - is_target_CV) * weights_C[:, None]
     d_logits_CV = d_logits_CV.astype(hidden_CD.dtype)
-    d_hidden_CD = dot("CV,VD->CD", d_logits_CV, head_VD).astype(hidden_CD.dtype)
-    return losses_C, d_hidden_CD, d_head_VD + sum_over_tokens("CV,CD->VD", d_logits_CV, hidden_CD, **exact)
+    d_hidden_CD = product("CV,VD->CD", d_logits_CV, head_VD).astype(hidden_CD.dtype)
+    return losses_C, d_hidden_CD, d_head_VD + sum_over_tokens("CV,CD->VD", d_logits_CV, hidden_CD)
 
 
 def chunk_size(num_tokens: int, wanted: int) -> int:

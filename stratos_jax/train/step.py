@@ -46,7 +46,7 @@ BATCH_DTYPES = {
 TOKENS = P(rules.ROWS, ("context", "tensor"))  # how a step's tokens lie on the devices
 MEAN_DECAY = 0.98  # of the running mean that a spike is measured against
 MICRO_BATCH_TOKENS = 16_384  # of a device, where train.rows_per_device is None
-CPU_MICRO_BATCH_TOKENS = 2_048  # a CPU gains nothing by more, and has to fetch it all from memory
+CPU_MICRO_BATCH_TOKENS = 1_024  # a CPU gains nothing by more, and has to fetch it all from memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,7 @@ def _micro_loss(
     arch, dtype = layout.arch, jnp.dtype(model.compute_dtype)
     network, specs = (base, all_specs[1]) if layout.lora else (params, all_specs[0])
     ends = gather.whole({k: v for k, v in network.items() if k != "layers"}, specs, dtype)
-    head_VD = ends["embed"] if arch.tied_head else ends["head"]
+    head_VD = (ends["embed"] if arch.tied_head else ends["head"]).astype(dtype)
     # Rows of the embedding add up their gradients in float32: frequent tokens would be lost in bfloat16.
     layers = (network["layers"], params["layers"] if layout.lora else {})
     whole = {**ends, "embed": ends["embed"].astype(jnp.float32), "layers": layers}

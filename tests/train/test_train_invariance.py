@@ -85,7 +85,7 @@ def test_tokens_that_do_not_divide_are_refused():
 def test_a_cpu_walks_as_many_rows_at_once_as_its_cache_likes():
     mesh = layout.make_mesh(dict.fromkeys(AXES, 1), jax.devices()[:1])
     rows = lambda tokens, **changes: micro_batch_rows(training.train_config(**changes), mesh, tokens)
-    assert [rows(512), rows(2048), rows(16_384), rows(64)] == [4, 1, 1, 8] and rows(512, rows_per_device=8) == 8
+    assert [rows(512), rows(2048), rows(16_384), rows(64)] == [2, 1, 1, 8] and rows(512, rows_per_device=8) == 8
 
 
 @pytest.mark.parametrize("rows", [1, 4])

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from stratos_jax.model.attention.context import in_row_order
 from stratos_jax.model.attention.reference import reference_attention
 from stratos_jax.model.config import Implementation
+from stratos_jax.model.platform import target_platform
 from stratos_jax.types import UserError
 
 PLATFORMS = {"splash": "tpu", "gpu_flash": "gpu"}
@@ -90,12 +91,6 @@ def choose(implementation: Implementation, platform: str, num_context: int = 1) 
             do='set mesh.context to 1 or model.attention to "reference"',
         )
     return implementation
-
-
-def target_platform() -> str:
-    """Where this computation will run: the mesh knows when it is compiled ahead of time for other devices."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
 
 
 def _attend_whole_rows(q_BTNH, k_BSKH, v_BSKH, where: dict[str, Any], scale: float, name: Implementation) -> jax.Array:

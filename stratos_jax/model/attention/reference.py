@@ -13,13 +13,14 @@ size; `i` counts blocks of queries and `j` blocks of keys.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
-BLOCK = (128, 128)  # queries and keys of a block: its scores stay in a CPU's cache
+from stratos_jax.model.on_cpu import named, product
+
+BLOCK = (256, 256)  # queries and keys of a block: its scores stay in a CPU's cache
 MASKED = -1e30
 NOTHING = -1e29  # the largest score of a query that sees no key: above MASKED, so that e to the difference is 0
 
@@ -68,7 +69,6 @@ def _attention(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple
 
 def _forward(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
     """Output, and log of each softmax's normalizer, in blocks."""
-    dot = _product(q_BTNH.dtype)
     queries, keys = _blocks_of(q_BTNH, k_BSKH, v_BSKH, where, blocks)
 
     def one_query_block(query: tuple):
@@ -80,12 +80,12 @@ def _forward(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[i
             def add(sums: tuple):
                 top_BKR, norm_BKR, out_BKRH = sums
                 k_BKSH, v_BKSH, *_ = key
-                s_BKRS = _hide(dot("BKRH,BKSH->BKRS", q_BKRH, k_BKSH) * scale, mask_BTS)
+                s_BKRS = _hide(product("BKRH,BKSH->BKRS", q_BKRH, k_BKSH) * scale, mask_BTS)
                 new_top_BKR = jnp.maximum(top_BKR, jnp.max(s_BKRS, axis=-1))
                 p_BKRS = jnp.exp(s_BKRS - new_top_BKR[..., None])
                 shrink_BKR = jnp.exp(top_BKR - new_top_BKR)
                 out_BKRH = out_BKRH * shrink_BKR[..., None]
-                out_BKRH += dot("BKRS,BKSH->BKRH", p_BKRS.astype(v_BKSH.dtype), v_BKSH)
+                out_BKRH += product("BKRS,BKSH->BKRH", p_BKRS.astype(v_BKSH.dtype), v_BKSH)
                 return new_top_BKR, norm_BKR * shrink_BKR + jnp.sum(p_BKRS, axis=-1), out_BKRH
 
             return _where_seen(mask_BTS, add, sums, many=keys[0].shape[0] > 1), None
@@ -102,14 +102,13 @@ def _forward(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[i
 
 def _attention_fwd(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[int, int]):
     out_BTNH, log_norm_iBKR = _forward(q_BTNH, k_BSKH, v_BSKH, where, scale, blocks)
-    out_BTNH = checkpoint_name(out_BTNH, "attention_context")
-    log_norm_iBKR = checkpoint_name(log_norm_iBKR, "attention_context")
+    out_BTNH = named(out_BTNH, "attention_context")
+    log_norm_iBKR = named(log_norm_iBKR, "attention_context")
     return out_BTNH, (q_BTNH, k_BSKH, v_BSKH, where, out_BTNH, log_norm_iBKR)
 
 
 def _attention_bwd(scale: float, blocks: tuple[int, int], residuals: tuple, dout_BTNH: jax.Array):
     q_BTNH, k_BSKH, v_BSKH, where, out_BTNH, log_norm_iBKR = residuals
-    dot = _product(q_BTNH.dtype)
     queries, keys = _blocks_of(q_BTNH, k_BSKH, v_BSKH, where, blocks)
     num_kv_heads = k_BSKH.shape[2]
     delta_BTN = jnp.sum(dout_BTNH.astype(jnp.float32) * out_BTNH.astype(jnp.float32), axis=-1)
@@ -117,45 +116,40 @@ def _attention_bwd(scale: float, blocks: tuple[int, int], residuals: tuple, dout
     dout_iBKRH = _split(dout_BTNH, blocks[0], num_kv_heads)
     many = queries[0].shape[0] > 1 or keys[0].shape[0] > 1
 
-    def one_key_block(dq_iBKRH: jax.Array, key: tuple):
-        k_BKSH, v_BKSH, *_ = key
+    def one_query_block(d_keys: tuple, block: tuple):
+        query, dout_BKRH, delta_BKR, log_norm_BKR = block
+        q_BKRH = query[0]
+        q_BKHR, dout_BKHR = (jax.lax.optimization_barrier(jnp.swapaxes(x, 2, 3)) for x in (q_BKRH, dout_BKRH))
 
-        def add_query_block(sums: tuple, block: tuple):
-            query, dq_BKRH, dout_BKRH, delta_BKR, log_norm_BKR = block
+        def add_key_block(dq_BKRH: jax.Array, block: tuple):
+            key, dk_BKHS, dv_BKHS = block
             mask_BTS = _mask(query[-2:], key[-2:])
 
-            def add(state: tuple):
-                dk_BKHS, dv_BKHS, dq_BKRH = state
-                q_BKRH = query[0]
-                s_BKRS = _hide(dot("BKRH,BKSH->BKRS", q_BKRH, k_BKSH) * scale, mask_BTS)
+            def add(sums: tuple):
+                dq_BKRH, dk_BKHS, dv_BKHS = sums
+                k_BKSH, v_BKSH, *_ = key
+                s_BKRS = _hide(product("BKRH,BKSH->BKRS", q_BKRH, k_BKSH) * scale, mask_BTS)
                 p_BKRS = jnp.exp(s_BKRS - log_norm_BKR[..., None])
-                dv_BKHS += dot("BKRH,BKRS->BKHS", dout_BKRH, p_BKRS.astype(q_BKRH.dtype))
-                dp_BKRS = dot("BKRH,BKSH->BKRS", dout_BKRH, v_BKSH)
+                dv_BKHS += product("BKHR,BKRS->BKHS", dout_BKHR, p_BKRS.astype(q_BKRH.dtype))
+                dp_BKRS = product("BKRH,BKSH->BKRS", dout_BKRH, v_BKSH)
                 ds_BKRS = (p_BKRS * (dp_BKRS - delta_BKR[..., None]) * scale).astype(q_BKRH.dtype)
-                dk_BKHS += dot("BKRH,BKRS->BKHS", q_BKRH, ds_BKRS)
-                return dk_BKHS, dv_BKHS, dq_BKRH + dot("BKRS,BKSH->BKRH", ds_BKRS, k_BKSH)
+                dk_BKHS += product("BKHR,BKRS->BKHS", q_BKHR, ds_BKRS)
+                return dq_BKRH + product("BKRS,BKSH->BKRH", ds_BKRS, k_BKSH), dk_BKHS, dv_BKHS
 
-            dk_BKHS, dv_BKHS, dq_BKRH = _where_seen(mask_BTS, add, (*sums, dq_BKRH), many=many)
-            return (dk_BKHS, dv_BKHS), dq_BKRH
+            dq_BKRH, *d_key = _where_seen(mask_BTS, add, (dq_BKRH, dk_BKHS, dv_BKHS), many=many)
+            return dq_BKRH, tuple(d_key)
 
-        zeros_BKHS = jnp.zeros(jnp.swapaxes(k_BKSH, 2, 3).shape, jnp.float32)
-        per_query = (queries, dq_iBKRH, dout_iBKRH, delta_iBKR, log_norm_iBKR)
-        (dk_BKHS, dv_BKHS), dq_iBKRH = jax.lax.scan(add_query_block, (zeros_BKHS, zeros_BKHS), per_query)
-        return dq_iBKRH, (dk_BKHS, dv_BKHS)
+        dq_BKRH, d_keys = jax.lax.scan(add_key_block, jnp.zeros(q_BKRH.shape, jnp.float32), (keys, *d_keys))
+        return d_keys, dq_BKRH
 
-    dq_iBKRH = jnp.zeros(queries[0].shape, jnp.float32)
-    dq_iBKRH, (dk_jBKHS, dv_jBKHS) = jax.lax.scan(one_key_block, dq_iBKRH, keys)
+    zeros_jBKHS = jnp.zeros(jnp.swapaxes(keys[0], 3, 4).shape, jnp.float32)
+    per_query = (queries, dout_iBKRH, delta_iBKR, log_norm_iBKR)
+    (dk_jBKHS, dv_jBKHS), dq_iBKRH = jax.lax.scan(one_query_block, (zeros_jBKHS, zeros_jBKHS), per_query)
     d_key = lambda x_jBKHS: _join(jnp.swapaxes(x_jBKHS, 3, 4), blocks[1]).astype(k_BSKH.dtype)
     return _join(dq_iBKRH, blocks[0]).astype(q_BTNH.dtype), d_key(dk_jBKHS), d_key(dv_jBKHS), None
 
 
 _attention.defvjp(_attention_fwd, _attention_bwd)
-
-
-def _product(dtype: Any):
-    """Einsum with float32 sums; float32 operands are not rounded on any backend."""
-    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    return functools.partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
 
 
 def _mask(query: tuple, key: tuple) -> jax.Array:
@@ -168,8 +162,10 @@ def _mask(query: tuple, key: tuple) -> jax.Array:
 def _hide(s_BKRS: jax.Array, mask_BTS: jax.Array) -> jax.Array:
     """Scores with MASKED for the keys that a query does not see."""
     B, K, _, S = s_BKRS.shape
+    # Tied to the scores: masks would be spread out for all heads and blocks, once for all layers, and then be fetched.
+    s_BKRS, mask_BTS, masked = jax.lax.optimization_barrier((s_BKRS, mask_BTS, jnp.float32(MASKED)))
     s_BKGTS = s_BKRS.reshape(B, K, -1, mask_BTS.shape[1], S)
-    return jnp.where(mask_BTS[:, None, None], s_BKGTS, MASKED).reshape(s_BKRS.shape)
+    return jnp.where(mask_BTS[:, None, None], s_BKGTS, masked).reshape(s_BKRS.shape)
 
 
 def _where_seen(mask_BTS: jax.Array, add: Callable, sums: tuple, *, many: bool) -> tuple:
