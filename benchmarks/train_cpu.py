@@ -1,9 +1,10 @@
-"""Tokens a second of a 20M-parameter student: this trainer beside transformers and torch, both on this CPU, float32.
+"""Tokens a second of a 20M-parameter student: this trainer beside transformers and torch, both on this CPU.
 
 python benchmarks/train_cpu.py [--rounds 5]
-Twice: rows as training packs them, three samples a row (the published run has 96 samples in about 30 rows) whose
-prompts carry no loss, and rows of one sample. Both sides take the same rows, AdamW and clipping; they take turns, so
-that other work on the machine meets both alike. Prints one JSON object a line.
+Two kinds of rows: as training packs them, three samples a row (the published run has 96 samples in about 30 rows) whose
+prompts carry no loss, and of one sample. Two formats: bfloat16 with float32 weights, the trainer's default (torch:
+autocast), and float32. Both sides take the same rows, AdamW and clipping; they take turns, so that other work on the
+machine meets both alike. Prints one JSON object a line.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def batch_of(samples: int) -> dict[str, Any]:
     }
 
 
-def ours(batch: dict[str, Any]):
+def ours(batch: dict[str, Any], dtype: Any):
     """A function that trains on one batch and waits for it."""
     import jax
 
@@ -63,7 +64,7 @@ def ours(batch: dict[str, Any]):
 
     arch = read_architecture(HF)
     mesh = layout.make_mesh(dict.fromkeys(AXES, 1), jax.devices()[:1])
-    model = ModelConfig(hf=HF, compute_dtype="float32")
+    model = ModelConfig(hf=HF, compute_dtype=dtype)
     train = with_remat(TrainConfig(rows_per_step=ROWS), model, arch, mesh, row_tokens=TOKENS)
     step = make_train_step(arch, model, train, mesh, row_tokens=TOKENS, num_steps=1000)
     state = init_state(step.layout, mesh, 0)
@@ -77,7 +78,7 @@ def ours(batch: dict[str, Any]):
     return run, num_params(arch)
 
 
-def theirs(batch: dict[str, Any]):
+def theirs(batch: dict[str, Any], dtype: str):
     """The same with transformers' best attention on CPU and torch's fused AdamW; samples are told by positions."""
     import torch
     import transformers
@@ -96,7 +97,8 @@ def theirs(batch: dict[str, Any]):
     inputs = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
 
     def run():
-        loss = model(**inputs, labels=inputs["shift_labels"]).loss
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = model(**inputs, labels=inputs["shift_labels"]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
@@ -107,17 +109,19 @@ def theirs(batch: dict[str, Any]):
 
 
 def main() -> None:
-    """Both kinds of rows, one after the other."""
+    """Both kinds of rows in both formats, one after the other."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    for samples in (3, 1):
-        print(json.dumps({"samples_per_row": samples, **compare(batch_of(samples), rounds)}), flush=True)
+    for dtype in ("bfloat16", "float32"):
+        for samples in (3, 1):
+            result = compare(batch_of(samples), dtype, rounds)
+            print(json.dumps({"format": dtype, "samples_per_row": samples, **result}), flush=True)
 
 
-def compare(batch: dict[str, Any], rounds: int) -> dict[str, Any]:
+def compare(batch: dict[str, Any], dtype: str, rounds: int) -> dict[str, Any]:
     """Take turns; medians."""
-    sides = {"stratos_jax": ours(batch), "transformers + torch": theirs(batch)}
+    sides = {"stratos_jax": ours(batch, dtype), "transformers + torch": theirs(batch, dtype)}
     first = {name: run() for name, (run, _) in sides.items()}  # compiles, warms up
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
