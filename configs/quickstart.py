@@ -2,7 +2,7 @@
 
 Command:  bash scripts/quickstart.sh, or stratos run configs/quickstart.py
 Chips:    2 CPU cores, no accelerator, no network, no key
-Scores:   99.3 % (98.1 to 99.8) with traces, 15.8 % (12.7 to 19.4) with answers only, of 450 held-out problems
+Scores:   99.6 % (98.4 to 99.9) with traces, 16.0 % (12.9 to 19.7) with answers only, of 450 held-out problems
 """
 
 from stratos_jax.convert.config import ConvertConfig
