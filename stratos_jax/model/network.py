@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from stratos_jax.model import on_cpu
 from stratos_jax.model.config import Architecture
 from stratos_jax.model.platform import target_platform
+from stratos_jax.model.products import precision_of
 
 Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]  # pins an activation's logical axes to the mesh
 HIDDEN = ("batch", "sequence", "embed")
@@ -26,11 +27,6 @@ HEADS = ("batch", "sequence", "heads", "head_dim")
 KV_HEADS = ("batch", "sequence", "kv_heads", "head_dim")
 MLP = ("batch", "sequence", "mlp")
 LOGITS = ("batch", "sequence", "vocab")
-
-
-def precision_of(dtype: Any) -> jax.lax.Precision:
-    """float32 means float32 on every backend; TPU and GPU would round its products otherwise."""
-    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
 def einsum(spec: str, x: jax.Array, weight: jax.Array) -> jax.Array:

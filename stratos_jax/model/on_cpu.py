@@ -1,9 +1,9 @@
 """The arithmetic of a layer in the words that XLA on a CPU does well.
 
-In: activations and weights, as everywhere. Out: what plain JAX gives, to rounding. Behind it are these habits of XLA's:
+In: activations and weights, as everywhere. Out: what plain JAX gives, to rounding. Behind it are these habits of XLA's
+(and one more in `products`):
 
 - Products of bfloat16 are fast (AMX) where their sums come out as float32, and several times slower otherwise.
-- A product that sums over tokens turns its first operand on its side, slowly and with all that computes it.
 - A loop that stacks bfloat16 writes the whole stack anew for each layer; integers go to their place.
 - A sum over tokens is a walk of one core; a product with ones is not.
 
@@ -19,30 +19,9 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from stratos_jax.model.platform import target_platform
+from stratos_jax.model.products import product, sum_over_tokens
 
 STACKED = jnp.float32  # the format in which hidden states go from layer to layer: each layer's is stacked
-
-
-def product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """An einsum with float32 sums; float32 operands are not rounded."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    return jnp.einsum(spec, a, b, precision=precision, preferred_element_type=jnp.float32)
-
-
-def sum_over_tokens(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """A weight's gradient: a product of two activations that sums over their tokens, float32.
-
-    The order of the result's axes tells XLA which operand to turn. So the smaller one is named first, and the result
-    turned behind a fence. On other platforms it is the plain product.
-    """
-    if target_platform() != "cpu":
-        return product(spec, a, b)
-    a_axes, b_axes, out_axes = spec.replace("->", ",").split(",")
-    if a.size > b.size:
-        a, b, a_axes, b_axes = b, a, b_axes, a_axes
-    order = "".join(axis for axis in a_axes + b_axes if axis in out_axes)
-    fenced = jax.lax.optimization_barrier(product(f"{a_axes},{b_axes}->{order}", a, b))
-    return jnp.einsum(f"{order}->{out_axes}", fenced)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

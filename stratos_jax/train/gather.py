@@ -1,8 +1,8 @@
 """Weights come together where they are used, and their gradients go apart again; runs per device, inside `shard_map`.
 
-In: shards of parameters and their partition specs. Out: parameters in the compute format, whole but for the mesh axes
-that are to stay split. The transpose of the all-gather is a reduce-scatter, in the same format, so that a gradient
-never travels whole.
+In: shards of parameters and their partition specs. Out: parameters, whole but for the mesh axes that are to stay split;
+what travels does so in the compute format, the rest stays as it is and is cast where it is used. The transpose of the
+all-gather is a reduce-scatter, in the same format, so that a gradient never travels whole.
 """
 
 from collections.abc import Sequence

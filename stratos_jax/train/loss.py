@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from stratos_jax.model.on_cpu import product, sum_over_tokens
+from stratos_jax.model.products import product, sum_over_tokens
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

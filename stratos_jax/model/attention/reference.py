@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from stratos_jax.model.on_cpu import named, product
+from stratos_jax.model.on_cpu import named
+from stratos_jax.model.products import product
 
 BLOCK = (256, 256)  # queries and keys of a block: its scores stay in a CPU's cache
 MASKED = -1e30
