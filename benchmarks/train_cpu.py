@@ -1,16 +1,20 @@
 """Tokens a second of a 20M-parameter student: this trainer beside transformers and torch, both on this CPU.
 
-python benchmarks/train_cpu.py [--rounds 5]
+python benchmarks/train_cpu.py [--rounds 9]
 Two kinds of rows: as training packs them, three samples a row (the published run has 96 samples in about 30 rows) whose
 prompts carry no loss, and of one sample. Two formats: bfloat16 with float32 weights, the trainer's default (torch:
-autocast), and float32. Both sides take the same rows, AdamW and clipping; they take turns, so that other work on the
-machine meets both alike. Prints one JSON object a line.
+autocast), and float32. Both sides take the same rows, AdamW and clipping. Each is a process of its own, started as
+its user starts it (`stratos train` takes a device per core and a malloc that keeps memory; torch is as it comes, and
+once more with that malloc); they take turns, so that other work on the machine meets all alike. Prints one JSON object
+a line.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -18,6 +22,7 @@ import numpy as np
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 ROWS, TOKENS = 8, 512
+SIDES = ("stratos_jax", "torch", "torch, malloc keeps")
 HF = {
     "model_type": "qwen2",
     "vocab_size": 4096,
@@ -51,21 +56,24 @@ def batch_of(samples: int) -> dict[str, Any]:
 
 def ours(batch: dict[str, Any], dtype: Any):
     """A function that trains on one batch and waits for it."""
+    from stratos_jax.mesh import cores
+    from stratos_jax.mesh.config import MeshConfig
+    from stratos_jax.model.config import ModelConfig, read_architecture
+    from stratos_jax.train.config import TrainConfig
+
+    cores.keep_memory()
+    cores.one_device_per_core([ROWS])
     import jax
 
-    from stratos_jax.mesh import layout
-    from stratos_jax.mesh.rules import AXES
-    from stratos_jax.model.config import ModelConfig, read_architecture
     from stratos_jax.model.params import num_params
-    from stratos_jax.train.config import TrainConfig
-    from stratos_jax.train.loop import with_remat
+    from stratos_jax.train.devices import choose_mesh, with_remat
     from stratos_jax.train.state import init_state
     from stratos_jax.train.step import make_train_step
 
     arch = read_architecture(HF)
-    mesh = layout.make_mesh(dict.fromkeys(AXES, 1), jax.devices()[:1])
-    model = ModelConfig(hf=HF, compute_dtype=dtype)
-    train = with_remat(TrainConfig(rows_per_step=ROWS), model, arch, mesh, row_tokens=TOKENS)
+    model, train = ModelConfig(hf=HF, compute_dtype=dtype), TrainConfig(rows_per_step=ROWS)
+    mesh, _ = choose_mesh(MeshConfig(), train, model, arch)
+    train = with_remat(train, model, arch, mesh, row_tokens=TOKENS)
     step = make_train_step(arch, model, train, mesh, row_tokens=TOKENS, num_steps=1000)
     state = init_state(step.layout, mesh, 0)
     batch = jax.device_put(batch, step.batch_shardings)
@@ -108,32 +116,55 @@ def theirs(batch: dict[str, Any], dtype: str):
     return run, sum(p.numel() for p in model.parameters())
 
 
+def work(side: str, dtype: str, samples: int) -> None:
+    """One side: says what it is, then takes a step for each line that comes in, and prints its seconds."""
+    run, parameters = (ours if side == "stratos_jax" else theirs)(batch_of(samples), dtype)
+    print(json.dumps({"parameters": parameters, "first_loss": run()}), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+def compare(samples: int, dtype: str, rounds: int) -> dict[str, Any]:
+    """Take turns; medians."""
+    from stratos_jax.mesh.cores import KEEP, TUNABLES
+
+    workers, said = {}, {}
+    for side in SIDES:
+        env = {**os.environ, TUNABLES: KEEP} if "keeps" in side else None
+        command = [sys.executable, __file__, "--side", side, dtype, str(samples)]
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        workers[side], said[side] = worker, json.loads(worker.stdout.readline())
+    seconds = {side: [] for side in SIDES}
+    for turn in range(rounds + 1):
+        for side, worker in workers.items():
+            worker.stdin.write("step\n")
+            worker.stdin.flush()
+            taken = float(worker.stdout.readline())
+            if turn:  # the first warms up
+                seconds[side].append(taken)
+    for worker in workers.values():
+        worker.communicate()
+    mine = seconds[SIDES[0]]
+    ratios = {f"over {side}": statistics.median(b / a for a, b in zip(mine, seconds[side])) for side in SIDES[1:]}
+    rates = {side: ROWS * TOKENS / statistics.median(taken) for side, taken in seconds.items()}
+    return {"tokens_per_second": rates, **ratios, "said": said}
+
+
 def main() -> None:
     """Both kinds of rows in both formats, one after the other."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--side", nargs=3, metavar=("SIDE", "FORMAT", "SAMPLES"), help="one side's process")
+    args = parser.parse_args()
+    if args.side:
+        work(args.side[0], args.side[1], int(args.side[2]))
+        return
     for dtype in ("bfloat16", "float32"):
         for samples in (3, 1):
-            result = compare(batch_of(samples), dtype, rounds)
+            result = compare(samples, dtype, args.rounds)
             print(json.dumps({"format": dtype, "samples_per_row": samples, **result}), flush=True)
-
-
-def compare(batch: dict[str, Any], dtype: str, rounds: int) -> dict[str, Any]:
-    """Take turns; medians."""
-    sides = {"stratos_jax": ours(batch, dtype), "transformers + torch": theirs(batch, dtype)}
-    first = {name: run() for name, (run, _) in sides.items()}  # compiles, warms up
-    seconds = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, (run, _) in sides.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    rates = {name: ROWS * TOKENS / statistics.median(taken) for name, taken in seconds.items()}
-    names = list(sides)
-    ratio = statistics.median(b / a for a, b in zip(seconds[names[0]], seconds[names[1]]))
-    parameters = {name: count for name, (_, count) in sides.items()}
-    return {"tokens_per_second": rates, "ratio": ratio, "parameters": parameters, "first_loss": first}
 
 
 if __name__ == "__main__":

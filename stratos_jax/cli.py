@@ -13,9 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from stratos_jax import __version__, verbs
+from stratos_jax.mesh import cores
 from stratos_jax.types import UserError
 
 INTERRUPTED = 130
+TRAINING = ("run", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(words[0], names, n=1, cutoff=0.5)
         do = f"did you mean `stratos {near[0]}`?" if near else "`stratos --help` lists the verbs"
         return complain(UserError(f"no verb {words[0]!r}", wanted=", ".join(names), do=do))
+    if argv is None and words[0] in TRAINING:
+        cores.keep_memory()
     return run_verb(words[0], words[1:])
 
 

@@ -42,12 +42,19 @@ def _arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
 
 
 def choose_shape(
-    config: MeshConfig, num_devices: int, rows_per_step: int, axes_tree: Any, shapes_tree: Any, num_slices: int = 1
+    config: MeshConfig,
+    num_devices: int,
+    rows_per_step: int,
+    axes_tree: Any,
+    shapes_tree: Any,
+    num_slices: int = 1,
+    whole: bool = False,
 ) -> tuple[dict[str, int], str]:
     """Sizes of all axes, and one line that says what was chosen and why.
 
     Rows come first: as many devices as there are rows go to `data x fsdp`, the rest to `tensor` as far as the model's
-    heads divide, then to `context`. Sizes that the config gives are kept.
+    heads divide, then to `context`. Sizes that the config gives are kept. Weights are held once per slice, unless each
+    device is to hold them `whole`, where it can.
     """
     given = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis)}
     candidates = [shape for shape in _shapes(num_devices) if all(shape[a] == n for a, n in given.items())]
@@ -59,7 +66,7 @@ def choose_shape(
         row_ways = shape["data"] * shape["fsdp"]
         if rows_per_step % row_ways:
             reasons.append(f"{shape}: train.rows_per_step {rows_per_step} is not a multiple of data x fsdp {row_ways}")
-        elif "data" not in given and shape["data"] != num_slices:
+        elif "data" not in given and shape["data"] not in (num_slices, num_devices if whole else num_slices):
             continue
         elif problems := undivided(shape, axes_tree, shapes_tree):
             reasons.append(f"{shape}: {problems[0]}")
@@ -71,7 +78,7 @@ def choose_shape(
             f"no mesh over {num_devices} devices divides this run{listing}",
             do="use another number of devices, set other mesh axes, or change train.rows_per_step",
         )
-    best = max(fitting, key=lambda shape: (shape["data"] * shape["fsdp"], -shape["context"]))
+    best = max(fitting, key=lambda shape: (shape["data"] * shape["fsdp"], whole and shape["data"], -shape["context"]))
     return best, _say(best, num_devices, rows_per_step)
 
 

@@ -76,9 +76,10 @@ def forward(
         x_BTD, cache = nnx.merge(graph, fetch(layer_params))(x_BTD, rotate, attend_layer, constrain)
         return (x_BTD.astype(carried), cache), None
 
-    body = run_layer if remat is None else jax.checkpoint(run_layer, policy=remat, prevent_cse=False)
+    laid_out = cache is None and on_cpu.lays_out(arch.num_layers, dtype)
+    body = run_layer if remat is None else jax.checkpoint(run_layer, policy=remat, prevent_cse=laid_out)
     layers = (jnp.arange(arch.num_layers), params["layers"])
-    (x_BTD, cache), _ = jax.lax.scan(body, (x_BTD.astype(carried), cache), layers)
+    (x_BTD, cache), _ = jax.lax.scan(body, (x_BTD.astype(carried), cache), layers, unroll=laid_out)
     x_BTD = x_BTD.astype(dtype)
     if cache is not None:
         cache = cache.advance(positions_BT, segments_BT)

@@ -5,6 +5,7 @@ In: activations and weights, as everywhere. Out: what plain JAX gives, to roundi
 
 - Products of bfloat16 are fast (AMX) where their sums come out as float32, and several times slower otherwise.
 - A loop that stacks bfloat16 writes the whole stack anew for each layer; integers go to their place.
+- A loop copies each layer's weights out of their stack, and float32 results into theirs.
 - A sum over tokens is a walk of one core; a product with ones is not.
 
 Shapes: B rows, T tokens, N = B x T, D hidden, F MLP width.
@@ -22,6 +23,12 @@ from stratos_jax.model.platform import target_platform
 from stratos_jax.model.products import product, sum_over_tokens
 
 STACKED = jnp.float32  # the format in which hidden states go from layer to layer: each layer's is stacked
+LAID_OUT = 16  # layers; more take long to compile one by one
+
+
+def lays_out(num_layers: int, dtype: jnp.dtype) -> bool:
+    """Whether the loop over layers is written out: float32 saves a twentieth, in copies to and from stacks."""
+    return target_platform() == "cpu" and dtype == jnp.float32 and num_layers <= LAID_OUT
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -26,7 +26,8 @@ PROGRAM = (*STEP, *READERS)  # and what reads it
 REMEDIES = (*PROGRAM, "plan/planner.py", "plan/guess.py")
 SERVING = ("model", "engine", *READERS, "plan/serving.py")
 APART = tuple(
-    f"train/{name}.py" for name in ("display", "feed", "flops", "loop", "metrics", "plots", "task_of_run", "trial")
+    f"train/{name}.py"
+    for name in ("devices", "display", "feed", "flops", "loop", "metrics", "plots", "task_of_run", "trial")
 )
 T = TypeVar("T")
 

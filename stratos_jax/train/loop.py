@@ -18,19 +18,18 @@ from typing import Any
 import jax
 
 from stratos_jax import __version__, checkpoint, store
-from stratos_jax.mesh import layout as mesh_layout
 from stratos_jax.mesh.alive import Alive
 from stratos_jax.mesh.config import MeshConfig
 from stratos_jax.mesh.hosts import Hosts, preflight
-from stratos_jax.model import params as model_params
 from stratos_jax.model.config import Architecture, ModelConfig, architecture_of
 from stratos_jax.shards.loader import Loader
-from stratos_jax.train import flops, lora, metrics, plots, remat, task_of_run, trial
+from stratos_jax.train import flops, lora, metrics, plots, task_of_run, trial
 from stratos_jax.train.config import LoraConfig, TrainConfig
+from stratos_jax.train.devices import choose_mesh, with_remat
 from stratos_jax.train.display import Display
 from stratos_jax.train.feed import Feed
 from stratos_jax.train.state import State, init_state
-from stratos_jax.train.step import Step, make_train_step, micro_batch_rows
+from stratos_jax.train.step import Step, make_train_step
 from stratos_jax.types import File, Json, Manifest, UserError, json_hash, to_json
 
 LoadInitial = Callable[[str, Architecture, Any, Any], Any]  # (source, arch, shardings, dtype) -> parameters on the mesh
@@ -136,12 +135,7 @@ def prepare(
     if sample is not None:
         trial.check_room(arch, model)
     num_steps = min(loader.num_steps, train.max_steps or loader.num_steps)
-    axes, shapes = model_params.logical_axes(arch), model_params.abstract_params(arch, model.param_dtype)
-    num_slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
-    sizes, said = mesh_layout.choose_shape(
-        mesh_config, jax.device_count(), train.rows_per_step, axes, shapes, num_slices=num_slices
-    )
-    mesh = mesh_layout.make_mesh(sizes)
+    mesh, said = choose_mesh(mesh_config, train, model, arch)
     train = with_remat(train, model, arch, mesh, loader.row_tokens)
     step = make_train_step(arch, model, train, mesh, row_tokens=loader.row_tokens, num_steps=num_steps)
     scratch = pathlib.Path(directory) if not store.is_remote(directory) else local_scratch(directory)
@@ -166,25 +160,6 @@ def prepare(
         task=task,
         sample=sample,
     )
-
-
-def with_remat(
-    train: TrainConfig, model: ModelConfig, arch: Architecture, mesh: jax.sharding.Mesh, row_tokens: int
-) -> TrainConfig:
-    """The settings with `auto` replaced by the policy that fits these devices by estimate."""
-    if train.remat != "auto":
-        return train
-    tokens = micro_batch_rows(train, mesh, row_tokens) * row_tokens // (mesh.shape["context"] * mesh.shape["tensor"])
-    weight_bytes = 12 if model.param_dtype == "float32" else 6
-    ways = mesh.shape["fsdp"] * mesh.shape["context"] * mesh.shape["tensor"]
-    chosen = remat.choose(
-        arch,
-        tokens=tokens,
-        state_bytes=weight_bytes * model_params.num_params(arch) // ways,
-        memory_bytes=(jax.local_devices()[0].memory_stats() or {}).get("bytes_limit"),
-        chunk=train.loss.chunk_tokens,
-    )
-    return dataclasses.replace(train, remat=chosen)
 
 
 def check_vocabulary(loader: Loader, arch: Architecture, shards_dir: str | pathlib.Path) -> None:

@@ -26,9 +26,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the stages."""
     from stratos_jax import pipeline
     from stratos_jax import recipe as recipes
+    from stratos_jax.mesh import cores
     from stratos_jax.verbs._display import Display
 
     recipe, _ = recipes.load(args.config, args.overrides)
+    arms = [recipe.arm(arm.name) for arm in recipe.arms] or [recipe]
+    cores.one_device_per_core(arm.train.rows_per_step for arm in arms)
     folder = pathlib.Path(args.dir or pathlib.Path("runs") / recipe.name)
     from stratos_jax.train.loop import Preempted
 

@@ -26,10 +26,14 @@ def run(args: argparse.Namespace) -> int:
     from stratos_jax import store
     from stratos_jax.convert.load import load_hf_params
     from stratos_jax.evaluate.during import make_sampler
+    from stratos_jax.mesh import cores
     from stratos_jax.mesh import hosts as mesh_hosts
 
     recipe, _ = recipes.load(args.config, args.overrides)
-    hosts = mesh_hosts.start(_rendezvous(args), seconds=recipe.mesh.start_seconds, silence=recipe.mesh.silence_seconds)
+    rendezvous = _rendezvous(args)
+    if rendezvous is None:
+        cores.one_device_per_core([recipe.train.rows_per_step])
+    hosts = mesh_hosts.start(rendezvous, seconds=recipe.mesh.start_seconds, silence=recipe.mesh.silence_seconds)
     from stratos_jax.train import loop
 
     shards = args.shards or store.join(args.dir, "shards")

@@ -80,3 +80,12 @@ def test_slices_have_names():
     for wrong in ("v5p:4x4", "v9:2x2", "v5e"):
         with pytest.raises(UserError):
             topology.parse(wrong)
+
+
+def test_devices_that_hold_all_weights_take_rows_as_replicas_where_they_can():
+    whole = lambda devices, rows, **config: layout.choose_shape(
+        MeshConfig(**config), devices, rows, AXES, SHAPES, whole=True
+    )[0]
+    assert whole(8, 16) == {"data": 8, "fsdp": 1, "context": 1, "tensor": 1}
+    assert whole(8, 4) == choose(8, 4)[0]  # too few rows
+    assert whole(8, 16, fsdp=4)["fsdp"] == 4

@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
+from tiny_models import tiny_config
 
 from stratos_jax.model import on_cpu
+from stratos_jax.model.config import read_architecture
+from stratos_jax.model.forward import forward
+from stratos_jax.model.params import init_params
 
 SHAPES = {"x": (2, 8, 16), "gate": (16, 24), "up": (16, 24), "down": (24, 16), "q": (16, 4, 8), "k": (16, 2, 8)}
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -89,3 +93,25 @@ def test_a_loop_stacks_kept_bfloat16_as_integers(keep):
     assert all("= u16[" in line for line in stacks) == (keep is on_cpu.keep)
     plain = jax.grad(lambda x, w: jnp.sum(jax.lax.scan(layer, x, w)[0]), 1)(x, weights)
     np.testing.assert_array_equal(jax.grad(loss, 1)(x, weights), plain)
+
+
+def test_float32_layers_are_written_out_and_give_the_same(monkeypatch):
+    """No loop over stacked layers is left, few blocks of attention make no loop, and a remat policy still holds."""
+    arch = read_architecture(tiny_config("Qwen2.5-0.5B-Instruct"))
+    params = init_params(arch, jax.random.key(0), "float32")
+    tokens = jax.random.randint(jax.random.key(1), (2, 24), 0, arch.vocab_size)
+    positions = jnp.broadcast_to(jnp.arange(24), tokens.shape)
+    policy = jax.checkpoint_policies.nothing_saveable
+
+    def loss(params):
+        hidden, _ = forward(params, arch, tokens, positions_BT=positions, compute_dtype="float32", remat=policy)
+        return jnp.mean(hidden**2)
+
+    gradient = lambda: jax.jit(jax.grad(loss)).lower(params).compile()
+    written_out = gradient()
+    monkeypatch.setattr(on_cpu, "lays_out", lambda *_: False)
+    looped = gradient()
+    loops = lambda program: program.as_text().count(" while(")
+    assert loops(written_out) == 0 and loops(looped) == 2
+    for a, b in zip(jax.tree.leaves(written_out(params)), jax.tree.leaves(looped(params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -22,6 +22,7 @@ from stratos_jax.model.on_cpu import named
 from stratos_jax.model.products import product
 
 BLOCK = (256, 256)  # queries and keys of a block: its scores stay in a CPU's cache
+FEW = 2  # blocks that a loop walks written out: a CPU copies them and their sums in and out of stacks otherwise
 MASKED = -1e30
 NOTHING = -1e29  # the largest score of a query that sees no key: above MASKED, so that e to the difference is 0
 
@@ -93,11 +94,12 @@ def _forward(q_BTNH, k_BSKH, v_BSKH, where: Where, scale: float, blocks: tuple[i
 
         zeros_BKR = jnp.zeros(q_BKRH.shape[:3], jnp.float32)
         start = (zeros_BKR + NOTHING, zeros_BKR, jnp.zeros(q_BKRH.shape, jnp.float32))
-        (top_BKR, norm_BKR, out_BKRH), _ = jax.lax.scan(add_key_block, start, keys)
+        (top_BKR, norm_BKR, out_BKRH), _ = jax.lax.scan(add_key_block, start, keys, unroll=_few(keys))
         norm_BKR = jnp.where(norm_BKR == 0, 1.0, norm_BKR)  # a padded query sees nothing
         return (out_BKRH / norm_BKR[..., None]).astype(q_BKRH.dtype), top_BKR + jnp.log(norm_BKR)
 
-    out_iBKRH, log_norm_iBKR = jax.lax.map(one_query_block, queries)
+    step = lambda _, query: (None, one_query_block(query))
+    _, (out_iBKRH, log_norm_iBKR) = jax.lax.scan(step, None, queries, unroll=_few(queries))
     return _join(out_iBKRH, blocks[0]), log_norm_iBKR
 
 
@@ -140,17 +142,24 @@ def _attention_bwd(scale: float, blocks: tuple[int, int], residuals: tuple, dout
             dq_BKRH, *d_key = _where_seen(mask_BTS, add, (dq_BKRH, dk_BKHS, dv_BKHS), many=many)
             return dq_BKRH, tuple(d_key)
 
-        dq_BKRH, d_keys = jax.lax.scan(add_key_block, jnp.zeros(q_BKRH.shape, jnp.float32), (keys, *d_keys))
+        zeros_BKRH = jnp.zeros(q_BKRH.shape, jnp.float32)
+        dq_BKRH, d_keys = jax.lax.scan(add_key_block, zeros_BKRH, (keys, *d_keys), unroll=_few(keys))
         return d_keys, dq_BKRH
 
     zeros_jBKHS = jnp.zeros(jnp.swapaxes(keys[0], 3, 4).shape, jnp.float32)
     per_query = (queries, dout_iBKRH, delta_iBKR, log_norm_iBKR)
-    (dk_jBKHS, dv_jBKHS), dq_iBKRH = jax.lax.scan(one_query_block, (zeros_jBKHS, zeros_jBKHS), per_query)
+    sums = (zeros_jBKHS, zeros_jBKHS)
+    (dk_jBKHS, dv_jBKHS), dq_iBKRH = jax.lax.scan(one_query_block, sums, per_query, unroll=_few(queries))
     d_key = lambda x_jBKHS: _join(jnp.swapaxes(x_jBKHS, 3, 4), blocks[1]).astype(k_BSKH.dtype)
     return _join(dq_iBKRH, blocks[0]).astype(q_BTNH.dtype), d_key(dk_jBKHS), d_key(dv_jBKHS), None
 
 
 _attention.defvjp(_attention_fwd, _attention_bwd)
+
+
+def _few(blocks: tuple) -> bool:
+    """Whether there are so few blocks that their loop is written out."""
+    return blocks[0].shape[0] <= FEW
 
 
 def _mask(query: tuple, key: tuple) -> jax.Array:
