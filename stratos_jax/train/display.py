@@ -16,10 +16,11 @@ LINE_SECONDS = 10.0  # between two plain lines, but for the first few
 class Display:
     """Shows one run."""
 
-    def __init__(self, num_steps: int, start: int, stream: Any = None, quiet: bool = False):
+    def __init__(self, num_steps: int, stream: Any = None, quiet: bool = False):
         self._stream = stream or sys.stderr
-        self._num_steps, self._start = num_steps, start
-        self._began, self._said, self._lines = time.monotonic(), 0.0, 0
+        self._num_steps = num_steps
+        self._first: tuple[int, float] | None = None  # step, and when; it took the compilation too
+        self._said, self._lines = 0.0, 0
         self._losses: deque[float] = deque(maxlen=POINTS)
         self._quiet = quiet
         self._bar = self._task = None
@@ -28,6 +29,7 @@ class Display:
 
     def update(self, record: dict[str, Any]) -> None:
         """Show a step."""
+        self._first = self._first or (record["step"], time.monotonic())
         if "loss" in record:
             self._losses.append(record["loss"])
         if self._bar is not None:
@@ -54,10 +56,10 @@ class Display:
         print(text, file=self._stream, flush=True)
 
     def _left(self, step: int) -> str:
-        done = step - self._start
-        if done < 2:
+        first, began = self._first or (step, 0.0)
+        if step == first:
             return ""
-        seconds = (time.monotonic() - self._began) / done * (self._num_steps - step)
+        seconds = (time.monotonic() - began) / (step - first) * (self._num_steps - step)
         return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{int(seconds % 60):02d} left"
 
     def _open_bar(self) -> None:
@@ -66,7 +68,7 @@ class Display:
 
         columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
         self._bar = Progress(*columns, console=Console(file=self._stream))
-        self._task = self._bar.add_task("train", total=self._num_steps, completed=self._start, what="compiling")
+        self._task = self._bar.add_task("train", total=self._num_steps, what="compiling")
         self._bar.start()
 
 

@@ -139,7 +139,7 @@ def prepare(
     train = with_remat(train, model, arch, mesh, loader.row_tokens)
     step = make_train_step(arch, model, train, mesh, row_tokens=loader.row_tokens, num_steps=num_steps)
     scratch = pathlib.Path(directory) if not store.is_remote(directory) else local_scratch(directory)
-    display = Display(num_steps, 0, quiet=not hosts.is_primary)
+    display = Display(num_steps, quiet=not hosts.is_primary)
     display.say(
         f"{said}; remat {train.remat}; {num_steps} steps of {train.rows_per_step} rows of {loader.row_tokens} tokens"
     )
