@@ -27,7 +27,7 @@ def one_device_per_core(rows_per_step: Iterable[int]) -> None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = math.gcd(*rows_per_step)
-    devices = max(n for n in range(1, min(cores, rows) + 1) if rows % n == 0)
+    devices = max((n for n in range(1, min(cores, rows) + 1) if rows % n == 0), default=1)  # refused later: no rows
     os.environ[DEVICES] = str(devices)
 
 

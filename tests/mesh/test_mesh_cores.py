@@ -29,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.parametrize(
-    ("rows", "devices"), [([8], "8"), ([30], "15"), ([8, 12], "4"), ([7], "7"), ([17], "1"), ([32], "16")]
+    ("rows", "devices"), [([8], "8"), ([30], "15"), ([8, 12], "4"), ([7], "7"), ([17], "1"), ([32], "16"), ([0], "1")]
 )
 def test_as_many_devices_as_cores_can_share_the_rows(monkeypatch, rows, devices):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
