@@ -18,6 +18,11 @@ KEEP = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:
 ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 
 
+def count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def one_device_per_core(rows_per_step: Iterable[int]) -> None:
     """A CPU device for each core, as far as they divide the rows of each step: rows side by side keep all cores busy.
 
@@ -25,9 +30,8 @@ def one_device_per_core(rows_per_step: Iterable[int]) -> None:
     """
     if DEVICES in os.environ or FLAG in os.environ.get("XLA_FLAGS", "") or on_cluster(os.environ):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = math.gcd(*rows_per_step)
-    devices = max((n for n in range(1, min(cores, rows) + 1) if rows % n == 0), default=1)  # refused later: no rows
+    devices = max((n for n in range(1, min(count(), rows) + 1) if rows % n == 0), default=1)  # refused later: no rows
     os.environ[DEVICES] = str(devices)
 
 

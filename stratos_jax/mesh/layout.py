@@ -60,13 +60,14 @@ def choose_shape(
     candidates = [shape for shape in _shapes(num_devices) if all(shape[a] == n for a, n in given.items())]
     if not candidates:
         raise UserError("no mesh has these axis sizes", got=given, wanted=f"sizes whose product is {num_devices}")
+    replicas = {given["data"]} if "data" in given else {num_slices, num_devices if whole else num_slices}
     reasons: list[str] = []
     fitting = []
     for shape in candidates:
         row_ways = shape["data"] * shape["fsdp"]
         if rows_per_step % row_ways:
             reasons.append(f"{shape}: train.rows_per_step {rows_per_step} is not a multiple of data x fsdp {row_ways}")
-        elif "data" not in given and shape["data"] not in (num_slices, num_devices if whole else num_slices):
+        elif shape["data"] not in replicas:
             continue
         elif problems := undivided(shape, axes_tree, shapes_tree):
             reasons.append(f"{shape}: {problems[0]}")

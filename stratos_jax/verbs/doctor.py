@@ -58,6 +58,7 @@ def examine() -> dict:
     """What is here, as plain JSON."""
     from stratos_jax import __version__
     from stratos_jax.grading import sandbox
+    from stratos_jax.mesh import cores
 
     versions = {name: version(name) for name in (*REQUIRED, *OPTIONAL)}
     disk = shutil.disk_usage(pathlib.Path.cwd())
@@ -67,7 +68,7 @@ def examine() -> dict:
         "stratos_jax": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores.count(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
         "disk_free_gib": round(disk.free / 2**30, 1),
         "devices": devices(),
